@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mixlab.channel_mixers.base import ACTIVATIONS, ChannelMixer, register_channel_mixer
+from mixlab.cost import Cost, Size, linear
+from mixlab.ops import Pointwise
+
+
+@register_channel_mixer("mlp")
+class MLP(ChannelMixer):
+    """Two linear layers on each position with an activation between: ``y = W_2 act(W_1 x + b_1) + b_2``.
+
+    Args:
+        dim: channels in and out.
+        spatial_dims: 1, 2 or 3.
+        ratio: hidden channels are ``int(dim · ratio)``.
+        act: activation, a name or a part of ``mixlab.channel_mixers.ACTIVATIONS``; ``gelu`` is the exact erf form.
+        bias: biases on both layers.
+        dropout: dropout after the activation and after the second layer.
+
+    Cost: ``2 N dim · hidden`` MACs and one other operation an element for the activation.
+
+    Source: PoolFormer (arXiv:2111.11418), the usual transformer MLP.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        spatial_dims: int = 2,
+        ratio: float = 4.0,
+        act: str | Mapping[str, Any] = "gelu",
+        bias: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(dim, spatial_dims=spatial_dims)
+        self.hidden = int(dim * ratio)
+        self.fc1 = Pointwise(dim, self.hidden, bias=bias)
+        self.act = ACTIVATIONS.build(act)
+        self.fc2 = Pointwise(self.hidden, dim, bias=bias)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, dim, *spatial)`` to the same shape."""
+        return self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
+
+    def cost(self, size: Size) -> Cost:
+        n, bias = math.prod(size), self.fc1.bias is not None
+        act = Cost(
+            parameters=sum(p.numel() for p in self.act.parameters()),
+            other_ops=self.hidden * n,
+            activations=self.hidden * n,
+        )
+        return linear(self.dim, self.hidden, n, bias=bias) + act + linear(self.hidden, self.dim, n, bias=bias)

@@ -1,0 +1,172 @@
+"""The backbone: stages and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mixlab.cost import Cost, Size
+from mixlab.embeddings import GlobalTokens
+from mixlab.errors import Quoted, UserError, expected
+from mixlab.heads import HEADS
+from mixlab.metaformer.block import build_norm
+from mixlab.metaformer.config import MetaFormerConfig
+from mixlab.metaformer.stage import Stage
+from mixlab.norms import norm_cost
+from mixlab.ops.windows import check_map, per_axis
+
+
+class MetaFormer(nn.Module):
+    """The backbone with its head: ``(B, in_channels, *spatial)`` to logits ``(B, num_classes)``, or to a list of maps.
+
+    Attributes:
+        config: everything the model was built from.
+        feature_info: per stage ``num_chs``, ``reduction`` (stride per axis) and ``module``.
+        events: what was decided silently otherwise, such as tokens that bypass a mixer.
+    """
+
+    def __init__(self, config: MetaFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        dims, tokens = config.spatial_dims, config.global_tokens
+        grid = None if config.image_size is None else per_axis(config.image_size, dims, "image_size")
+        self.stages = nn.ModuleList()
+        self.feature_info: list[dict[str, Any]] = []
+        self.events: list[dict[str, str]] = []
+        dim_in, reduction = config.in_channels, (1,) * dims
+        for index, (stage, rates) in enumerate(zip(config.stages, config.drop_paths(), strict=True)):
+            active = tokens if tokens and index >= tokens.start_stage else None
+            module = Stage(stage, dim_in, rates, dims, grid, active)
+            self.stages.append(module)
+            grid = None if grid is None else module.embed.output_size(grid)
+            reduction = tuple(r * s for r, s in zip(reduction, module.embed.reduction, strict=True))
+            self.feature_info.append({"num_chs": stage.width, "reduction": reduction, "module": f"stages.{index}"})
+            dim_in = stage.width
+            self._record_bypass(module, index, active)
+        self.out_norms = nn.ModuleList(
+            build_norm(s.out_norm if config.features_only else None, s.width, dims) for s in config.stages
+        )
+        self._make_tokens(tokens)
+        self.head = (
+            None if config.features_only else HEADS.build(config.head, dim_in, config.num_classes, spatial_dims=dims)
+        )
+        self.apply(_init)
+
+    def each_stage(self) -> Iterator[Stage]:
+        """The stages, in order."""
+        for stage in self.stages:
+            assert isinstance(stage, Stage)
+            yield stage
+
+    def _make_tokens(self, tokens: GlobalTokens | None) -> None:
+        if tokens is None:
+            return
+        widths = [s.width for s in self.config.stages]
+        if not 0 <= tokens.start_stage < len(widths):
+            raise expected("global_tokens start_stage", f"a stage from 0 to {len(widths) - 1}", tokens.start_stage)
+        self.tokens = nn.Parameter(torch.zeros(1, tokens.count, widths[tokens.start_stage]).normal_(std=0.02))
+        later = range(tokens.start_stage + 1, len(widths))
+        self.token_projections = nn.ModuleDict({str(i): nn.Linear(widths[i - 1], widths[i]) for i in later})
+
+    def _record_bypass(self, stage: Stage, index: int, tokens: GlobalTokens | None) -> None:
+        names = sorted({type(b.token_mixer).__name__ for b in stage.blocks if tokens and not b.takes_tokens})
+        if names:
+            message = f"stage {index}: global tokens bypass {', '.join(names)}, which takes none"
+            self.events.append({"kind": "tokens_bypass", "message": message})
+
+    def _run(self, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Maps after every stage, and the global tokens at the end."""
+        self._check(x)
+        maps: list[Tensor] = []
+        tokens: Tensor | None = None
+        start = self.config.global_tokens.start_stage if self.config.global_tokens else -1
+        for index, stage in enumerate(self.each_stage()):
+            if index == start:
+                tokens = self.tokens.expand(x.shape[0], -1, -1)
+            elif tokens is not None:
+                tokens = self.token_projections[str(index)](tokens)
+            x, tokens = stage(x, tokens)
+            maps.append(x)
+        return maps, tokens
+
+    def _check(self, x: Tensor) -> None:
+        check_map(x.shape, self.config.in_channels, self.config.spatial_dims, "model")
+        if not torch.compiler.is_compiling():  # a traced size may be symbolic
+            self.stage_sizes(tuple(x.shape[2:]))
+
+    def forward_stages(self, x: Tensor) -> list[Tensor]:
+        """Maps of every stage, at strides ``feature_info[i]["reduction"]``, each through its output norm."""
+        return [norm(m) for norm, m in zip(self.out_norms, self._run(x)[0], strict=True)]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last map ``(B, C, *spatial)``."""
+        return self._run(x)[0][-1]
+
+    def forward_head(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Logits from the last map, or from the class token where the model has one."""
+        if self.head is None:
+            raise expected("forward_head", "a model with a head", Quoted("features_only=True"), "features_only=False")
+        if self.config.global_tokens and self.config.global_tokens.class_token:
+            if tokens is None:
+                raise expected("forward_head", "the global tokens, as the model classifies from one", None)
+            x = tokens[:, 0].reshape(*tokens.shape[::2], *(1,) * self.config.spatial_dims)
+        return self.head(x)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        if self.head is None:
+            return self.forward_stages(x)
+        maps, tokens = self._run(x)
+        return self.forward_head(maps[-1], tokens)
+
+    def stage_sizes(self, size: Size) -> list[Size]:
+        """Size of every stage's map for an image of ``size``; UserError when the image is too small."""
+        sizes: list[Size] = []
+        for index, stage in enumerate(self.each_stage()):
+            try:
+                size = stage.embed.output_size(size)
+            except UserError as error:
+                raise UserError(f"stage {index}: {error}") from None
+            sizes.append(size)
+        return sizes
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """A new classifier for ``num_classes``; with 0 the model returns pooled features."""
+        if self.head is None:
+            raise expected("reset_classifier", "a model with a head", Quoted("features_only=True"))
+        self.head.reset(num_classes)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass: less memory, more time, same result."""
+        for stage in self.each_stage():
+            stage.grad_checkpointing = enable
+
+    def fuse(self) -> MetaFormer:
+        """Bring every part with a training form into its deployment form, in place; for evaluation only."""
+        if self.training:
+            raise expected("fuse", "a model in evaluation mode", Quoted("training mode"), "model.eval().fuse()")
+        for parent in list(self.modules()):
+            for name, child in parent.named_children():
+                if child is not self and callable(getattr(child, "fuse", None)):
+                    setattr(parent, name, child.fuse())  # type: ignore[operator]
+        return self
+
+    def cost(self, size: Size) -> Cost:
+        """Cost for one image of ``size`` (see :mod:`mixlab.cost`), global tokens' operations left out."""
+        tokens = [p for n, p in self.named_parameters() if n.startswith("token")]
+        total = Cost(parameters=sum(p.numel() for p in tokens))
+        for stage, norm in zip(self.each_stage(), self.out_norms, strict=True):
+            total += stage.cost(size)
+            size = stage.embed.output_size(size)
+            total += norm_cost(norm, size)
+        return total + (self.head.cost(size) if self.head is not None else Cost())
+
+
+def _init(module: nn.Module) -> None:
+    """PoolFormer's rule: truncated normal (0.02) and zero bias for linear layers; convolutions keep torch's default."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
