@@ -23,11 +23,14 @@ _P_GRID = np.geomspace(SMALLEST_P, 0.9999, 400)
 def _quantiles(labels: int, df: float) -> Floats:
     """Quantiles of the studentised range over sqrt 2 on the grid of p values, largest first."""
     from scipy.interpolate import PchipInterpolator
-    from scipy.stats import studentized_range
+    from scipy.stats import studentized_range, t
+
+    if labels == 2:
+        return np.asarray(t.isf(_P_GRID / 2.0, df))
 
     # With one degree of freedom the tail falls as 1/q only, so the grid must reach far.
     top = 80.0 if df > 8 else float(40.0 * (1.0 / SMALLEST_P) ** (1.0 / max(df, 1.0)))
-    grid = np.geomspace(1e-3, top, 72)
+    grid = np.geomspace(1e-3, top, 60)
     tail = np.asarray(studentized_range.sf(grid, labels, df))
     useful = (tail > SMALLEST_P * 1e-3) & (np.diff(tail, prepend=2.0) < 0.0)
     log_q = PchipInterpolator(np.log(tail[useful])[::-1], np.log(grid[useful])[::-1])(np.log(_P_GRID))

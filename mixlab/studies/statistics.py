@@ -14,8 +14,9 @@ For a pair over ``r`` common cells ``difference`` is the mean of the paired diff
 
 * ``cases`` is the bootstrap variance of the difference itself;
 * ``training`` is the mean square of the label by cell residuals, *pooled over all labels* (with two seeds a pair of its
-  own would have one degree of freedom), or the pair's own where that is larger; less the part of it that the bootstrap
-  explains by test cases, so that nothing counts twice, and never below zero. With disjoint test folds ``1 / r`` becomes
+  own would have one degree of freedom), or midway to the pair's own where that is larger, against labels of unequal
+  spread; less the part of it that the bootstrap explains by test cases, so that nothing counts twice, and never below
+  zero. With disjoint test folds ``1 / r`` becomes
   ``1 / r + 1 / (folds - 1)`` (Nadeau and Bengio 2003), because the training sets overlap.
 
 The critical value is Tukey's studentised range over all pairs, so intervals are simultaneous and agree with verdicts;
@@ -146,7 +147,7 @@ def _compare(table: _Table, a: int, b: int, pooled: float | None, freedom: int, 
     paired = _paired(table, a, b, common)
     square = None if pooled is None else 2.0 * pooled
     if square is not None and len(common) > 1:
-        square = max(square, float(paired.var(ddof=1)))
+        square = max(square, (square + float(paired.var(ddof=1))) / 2)
     block = table.block(name_a, name_a, common) + table.block(name_b, name_b, common)
     block = block - table.block(name_a, name_b, common) - table.block(name_b, name_a, common)
     v = mean_variance(square, block, table.spread(len(common)))
@@ -185,7 +186,7 @@ def _row(
     square, freedom = _within(table)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
     if square is not None and sd is not None:
-        square = max(square, sd**2)
+        square = max(square, (square + sd**2) / 2)
     block = table.block(label, label, own)
     v = mean_variance(square, block, table.spread(len(own)))
     mean, reach = float(values.mean()), critical_value(alpha, 2, v.seed_share, freedom) * float(np.sqrt(v.total))

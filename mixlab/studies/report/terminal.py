@@ -1,0 +1,72 @@
+"""The ranking as a table for the terminal, 80 columns wide, with the same sentences as the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixlab.studies.report.collect import read_study
+from mixlab.studies.report.style import quantity, score
+from mixlab.studies.report.summary import LabelSummary, StudySummary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_ranking(study_dir: Path | str, console: Console | None = None) -> None:
+    """Print the ranked table and the headline of a study.
+
+    Raises:
+        UserError: no study folder.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console()
+    summary = StudySummary(read_study(study_dir))
+    if summary.labels:
+        console.print(ranking_table(summary, console.width))
+    console.print(Text(summary.headline(), style="bold"))
+    for sentence in summary.basis():
+        console.print(Text(sentence))
+
+
+def ranking_table(summary: StudySummary, width: int = 80) -> Table:
+    """The ranked table; balanced accuracy has room from 96 columns on."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    chosen = summary.selection.label if summary.selection is not None else None
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title_justify="left", caption_justify="left")
+    table.caption = Text("same letter: not distinguishable; * chosen by validation")
+    table.add_column("rank", no_wrap=True)
+    table.add_column("mixer", overflow="fold")
+    table.add_column(f"test {summary.metric_name}", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for head in (*(["bal. acc."] if width >= 96 else []), "params", "MACs", "s/epoch"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for label in summary.labels:
+        table.add_row(*(Text(cell) for cell in _cells(label, summary.metric, label.label == chosen, width >= 96)))
+    return table
+
+
+def _cells(label: LabelSummary, metric: str, chosen: bool, wide: bool) -> list[str]:
+    average, balanced, seconds = label.test(metric), label.test("balanced_accuracy"), label.cost("seconds_per_epoch")
+    mean = score(None) if average is None else score(average.mean)
+    if average is not None and average.sd is not None:
+        mean += f" ± {average.sd:.3f}"
+    rank = "-"
+    if label.rank is not None:
+        rank = f"{label.rank.best_rank}-{label.rank.worst_rank}" if label.rank.tied else str(label.rank.best_rank)
+    return [
+        rank,
+        label.label + (" *" if chosen else ""),
+        mean,
+        label.rank.group if label.rank is not None else "",
+        *([score(None if balanced is None else balanced.mean)] if wide else []),
+        quantity(label.cost("parameters")),
+        quantity(label.cost("macs")),
+        quantity(seconds),
+    ]
