@@ -1,0 +1,148 @@
+"""A study: a named grid of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixlab.architectures import ModelConfig
+from mixlab.data import DataConfig
+from mixlab.errors import expected, unknown
+from mixlab.studies.configuration import build, to_plain
+from mixlab.studies.run_config import RunConfig, mixer_parts, run_label
+from mixlab.training.recipe import Recipe, expand_preset
+
+
+@dataclass(kw_only=True)
+class StudyConfig:
+    """A comparison of token mixers in the same frame, on the same data, over several seeds."""
+
+    name: str = "study"
+    """Name of the study and of its folder."""
+    mixers: list[Any] = field(default_factory=list)
+    """Token mixers: names, mappings with options, or lists of them that are cycled over the blocks."""
+    kernel_sizes: list[Any] = field(default_factory=list)
+    """Kernel sizes for the mixers that have one (an int, or one per axis); the others appear once."""
+    stages: list[str] = field(default_factory=list)
+    """Stage patterns such as TTTT and PPTT (T: the mixer, P: pooling); empty for the model's own."""
+    seeds: int | list[int] = 3
+    """Number of seeds, counted from base_seed, or the seeds themselves."""
+    base_seed: int = 0
+    """First seed, when `seeds` is a number."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The frame in which the mixers are exchanged."""
+    data: list[DataConfig] = field(default_factory=lambda: [DataConfig()])
+    """One or more data sets; `data.folds` makes every fold of a cross-validation a run."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How every run is trained (in a file also `preset: short`)."""
+    mixer_recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of the recipe that differ for a mixer, by its name."""
+    precision: str = "auto"
+    """`32-true`, `bf16-mixed`, ...; `auto` is bfloat16 on a CUDA device that has it, else float32."""
+    imports: list[str] = field(default_factory=list)
+    """Python files to import first, for mixers of your own."""
+    questions: list[str] = field(default_factory=list)
+    """What the study asks, in words, for the report."""
+
+    def __post_init__(self) -> None:
+        if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
+            raise expected("study name", "a name that can be a folder's", self.name, "letters, digits, - and _")
+        if not self.mixers:
+            raise expected("study mixers", "at least one mixer", self.mixers, "--mixers identity,pooling,sep_conv")
+        if not self.data:
+            raise expected("study data", "at least one data set", self.data, "--data digits")
+        if not self.seed_list:
+            raise expected("study seeds", "at least one seed", self.seeds, "--seeds 3")
+        if any(seed < 0 for seed in self.seed_list):
+            raise expected("study seeds", "seeds of 0 or more", self.seeds, "--base-seed 0")
+        names = {part.name for mixer in self.mixers for part in mixer_parts(mixer)}
+        for name in self.mixer_recipes:
+            if name not in names:
+                raise unknown("mixer of this study in mixer_recipes", name, names)
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds."""
+        if isinstance(self.seeds, int):
+            return [self.base_seed + i for i in range(self.seeds)]
+        return list(self.seeds)
+
+    @classmethod
+    def of(cls, plain: dict[str, Any], where: str = "study") -> StudyConfig:
+        """A study from plain values: one data set or a list, data sets also as bare names, recipes with a preset."""
+        plain = dict(plain)
+        if "data" in plain:
+            data = plain["data"] if isinstance(plain["data"], list) else [plain["data"]]
+            plain["data"] = [{"name": d} if isinstance(d, str) else d for d in data]
+        for key in ("mixers", "kernel_sizes", "stages"):
+            if key in plain and not isinstance(plain[key], list):
+                plain[key] = [plain[key]]
+        if "recipe" in plain:
+            recipe = plain["recipe"]
+            plain["recipe"] = expand_preset({"preset": recipe} if isinstance(recipe, str) else recipe)
+        return build(cls, plain, where)
+
+    def runs(self) -> list[RunConfig]:
+        """The runs of the grid, seeds outermost: an interrupted study has whole rounds of all labels."""
+        cells = [
+            RunConfig(
+                model=model,
+                data=data,
+                recipe=self._recipe(mixer),
+                seed=seed,
+                precision=self.precision,
+                imports=self.imports,
+                label=label,
+            )
+            for seed in self.seed_list
+            for data in self._folded()
+            for mixer, model, label in self._models(data)
+        ]
+        if not cells:
+            raise expected("study", "a grid with at least one run", "an empty one", "mixers, seeds and data that are not empty")
+        return cells
+
+    def _models(self, data: DataConfig) -> Iterator[tuple[Any, ModelConfig, str]]:
+        from mixlab.mixers import MIXERS
+
+        for mixer in self.mixers:
+            parts = mixer_parts(mixer)
+            windowed = all("kernel_size" in MIXERS.options(p.name) and "kernel_size" not in p.options for p in parts)
+            for kernel in (self.kernel_sizes or [None]) if windowed else [None]:
+                for stages in self.stages or [self.model.stages]:
+                    plain = [to_plain(p) for p in parts]
+                    model = dataclasses.replace(
+                        self.model,
+                        token_mixer=plain[0] if len(plain) == 1 else plain,
+                        kernel_size=self.model.kernel_size if kernel is None and windowed else kernel,
+                        stages=stages,
+                    )
+                    label = run_label(model)
+                    label += f"-{stages}" if len(self.stages) > 1 else ""
+                    label += f"-{slug(data.name)}" if len(self.data) > 1 else ""
+                    yield mixer, model, label
+
+    def _folded(self) -> Iterator[DataConfig]:
+        for data in self.data:
+            if data.folds is None or data.fold is not None:
+                yield data
+            else:
+                for fold in range(data.folds):
+                    yield dataclasses.replace(data, fold=fold)
+
+    def _recipe(self, mixer: Any) -> Recipe:
+        changes: dict[str, Any] = {}
+        for part in mixer_parts(mixer):
+            changes |= self.mixer_recipes.get(part.name, {})
+        if not changes:
+            return self.recipe
+        name = mixer_parts(mixer)[0].name
+        return build(Recipe, {**to_plain(self.recipe), **changes}, f"mixer_recipes, {name}")
+
+
+def slug(name: str) -> str:
+    """A data set's name as part of a label: ``medmnist:pneumoniamnist@28`` becomes ``pneumoniamnist@28``."""
+    last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    return last or name.replace("/", "_")

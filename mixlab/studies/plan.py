@@ -1,0 +1,161 @@
+"""From a study to the runs that are to be trained: everything is opened, checked and built once before any training."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixlab.errors import Quoted, UserError, expected
+from mixlab.studies.configuration import to_plain
+from mixlab.studies.run_config import RunConfig
+from mixlab.studies.run_folder import DONE, RunFolder
+from mixlab.training.machine import choose_precision
+
+#: Bytes kept free beside the checkpoints: predictions, logs, report.
+SPARE_BYTES = 50 * 2**20
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of the grid, its folder and the fingerprint of its data."""
+
+    config: RunConfig
+    folder: RunFolder
+    fingerprint: str
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result already."""
+        return self.folder.state() in DONE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a study, each once, and what is worth saying of the grid."""
+
+    runs: list[PlannedRun]
+    notes: list[str]
+
+
+def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
+    """Open all data, name every run's folder, and check what is not finished yet.
+
+    Raises:
+        UserError: data that cannot be read or do not fit the task, or a model of the grid that cannot be built or
+            cannot take these images; all such models are named in one message.
+    """
+    opened: dict[str, Any] = {}
+    runs: dict[str, PlannedRun] = {}
+    notes = []
+    for cell in cells:
+        config = dataclasses.replace(cell, precision=choose_precision(cell.precision, device))
+        images = _open_once(opened, config)
+        digest = config.hash(images.fingerprint)
+        fold = "" if config.fold is None else f"-f{config.fold}"
+        name = f"{config.label}-s{config.seed}{fold}-{digest}"
+        if digest in runs:
+            notes.append(f"{name} appears twice in the grid and is trained once")
+            continue
+        runs[digest] = PlannedRun(config, RunFolder(out / "runs" / name), images.fingerprint)
+    _check_models([run for run in runs.values() if not run.done], opened)
+    return Plan(list(runs.values()), notes)
+
+
+def build_model(config: RunConfig, card: Any, size: Sequence[int]) -> Any:
+    """The run's model for this data, with the weights that the generators' present state gives.
+
+    Args:
+        size: size of the images, for parts that live on a grid.
+    """
+    model = config.model
+    if model.image_size is None:
+        # Known from the data, so it is no choice of the user's and no part of the hash.
+        model = dataclasses.replace(model, image_size=tuple(size))
+    return model.build(len(card.classes), image_channels(card), card.spatial_dims)
+
+
+def image_channels(card: Any) -> int:
+    """Channels of the images that a data set hands out."""
+    return int(card.channels)
+
+
+def image_size(images: Any) -> tuple[int, ...]:
+    """Size of the images of an opened data set."""
+    return tuple(images.splits["train"][0][0].shape[1:])
+
+
+def check_folder(out: Path, need_bytes: int = SPARE_BYTES) -> None:
+    """Make the output folder and check that it can be written and has room.
+
+    Raises:
+        UserError: it cannot be written, or fewer than ``need_bytes`` are free.
+    """
+    probe = out / f".probe-{uuid.uuid4().hex}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.unlink()
+    except OSError as error:
+        raise expected("output folder", "a folder that can be written", Quoted(f"{out} ({error.strerror})"), "--out DIR") from None
+    free = shutil.disk_usage(out).free
+    if free < need_bytes:
+        raise expected(
+            "output folder", f"{need_bytes / 2**20:.0f} MiB of free space in {out}", Quoted(f"{free / 2**20:.0f} MiB"),
+            "--out DIR on another disk",
+        )  # fmt: skip
+
+
+def _open_once(opened: dict[str, Any], config: RunConfig) -> Any:
+    from mixlab.data import check_pairing, open_data
+
+    key = repr(to_plain(config.data))
+    if key not in opened:
+        opened[key] = images = open_data(config.data)
+        loss = "bce" if images.card.task == "multilabel" else "cross_entropy"
+        check_pairing(images.card, images.card.task, loss, image_channels(images.card))
+        if images.card.task == "segmentation":
+            raise expected(
+                "study data", "a classification or multi-label data set", images.card.name, "mixlab list datasets"
+            )
+    return opened[key]
+
+
+def _check_models(runs: Sequence[PlannedRun], opened: dict[str, Any]) -> None:
+    """Build each model once and send one blank image through it, so that a bad one costs no training."""
+    parameters: dict[str, int] = {}
+    faults: list[str] = []
+    need = SPARE_BYTES
+    for run in runs:
+        data = repr(to_plain(run.config.data))
+        key = repr(to_plain(run.config.model)) + data
+        if key not in parameters:
+            parameters[key] = _try_model(run, opened[data], faults.append)
+        # last.ckpt holds weights and two moments, best.ckpt the weights; one of them exists twice while it is replaced.
+        need += 7 * 4 * parameters[key]
+    if faults:
+        raise UserError("\n".join(dict.fromkeys(faults)))
+    if runs:
+        check_folder(runs[0].folder.path.parent.parent, need)
+
+
+def _try_model(run: PlannedRun, images: Any, fault: Callable[[str], None]) -> int:
+    import torch
+
+    size = image_size(images)
+    try:
+        model = build_model(run.config, images.card, size).eval()
+        with torch.no_grad():
+            model(torch.zeros(1, image_channels(images.card), *size))
+    except UserError as error:
+        fault(f"{run.config.label}: {error}")
+        return 0
+    except RuntimeError as error:
+        shape = " x ".join(map(str, size))
+        fault(f"{run.config.label}: expected a model that takes images of {shape}, got {str(error).splitlines()[0]}")
+        return 0
+    return sum(p.numel() for p in model.parameters())

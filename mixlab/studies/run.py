@@ -1,0 +1,189 @@
+"""One run, in the process that trains it."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixlab.errors import UserError
+from mixlab.studies.environment import describe_environment, peak_memory_mb
+from mixlab.studies.examples import example_images
+from mixlab.studies.plan import PlannedRun, build_model, image_size
+from mixlab.studies.run_config import kernel_of, mixer_parts
+from mixlab.studies.run_folder import RunFolder, now
+from mixlab.studies.user_files import import_files
+from mixlab.training.checkpoint import load_best, read_resume
+from mixlab.training.determinism import INITIAL_WEIGHTS, reseed
+from mixlab.training.fit import FitResult, Listener, fit, ignore, predict
+from mixlab.training.guard import Diverged
+from mixlab.training.machine import Machine
+from mixlab.training.metrics import split_metrics
+
+Events = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run's data and model, ready to train."""
+
+    images: Any
+    model: torch.nn.Module
+    size: tuple[int, ...]
+    events: Events
+
+
+def train_run(run: PlannedRun, machine: Machine, listen: Listener = ignore) -> None:
+    """Train, or go on training, a run, and write its folder. The caller holds the folder's lock.
+
+    Args:
+        listen: called with dicts of ``kind`` ``batch`` or ``epoch`` while it trains.
+
+    Raises:
+        UserError: the data changed since the run was planned, or the user's files cannot be imported.
+    """
+    folder, config = run.folder, run.config
+    torch.set_num_threads(machine.threads)
+    import_files(config.imports)
+    folder.set_status("running", message="", started=now())
+    folder.write_json("environment.json", describe_environment(machine))
+    prepared = _prepare(run)
+    resume = read_resume(folder.checkpoints)
+    folder.keep_metrics(resume.epoch if resume else 0)
+
+    def on_epoch(record: dict[str, Any]) -> None:
+        epochs, best = record["epochs"], record["best"]
+        folder.add_metrics({k: v for k, v in record.items() if k not in ("epochs", "best")})
+        folder.set_status("running", epoch=record["epoch"], epochs=epochs, best=best)
+        listen({"kind": "epoch", **record})
+
+    try:
+        result = fit(
+            prepared.model,
+            prepared.images.card,
+            prepared.images.splits,
+            config.recipe,
+            seed=config.seed,
+            folder=folder.checkpoints,
+            machine=machine,
+            on_epoch=on_epoch,
+            on_batch=lambda record: listen({"kind": "batch", **record}),
+        )
+    except Diverged as problem:
+        _record_divergence(folder, problem)
+        return
+    _finish(run, machine, prepared, result)
+
+
+def _prepare(run: PlannedRun) -> Prepared:
+    from mixlab.data import open_data
+
+    config = run.config
+    images = open_data(config.data)
+    if images.fingerprint != run.fingerprint:
+        raise UserError(f"data {config.data.name}: changed since this run was planned, try the same command again")
+    run.folder.write_json("data_card.json", {**images.card.to_dict(), "fingerprint": images.fingerprint})
+    reseed(config.seed, INITIAL_WEIGHTS)
+    size = image_size(images)
+    model = build_model(config, images.card, size)
+    events = [dict(event) for event in images.events]
+    events += _grid_events(model, kernel_of(config.model), images.card, size)
+    if config.recipe.flips and not images.card.flips:
+        events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
+    return Prepared(images, model, size, events)
+
+
+def _grid_events(model: Any, kernel: Any, card: Any, size: tuple[int, ...]) -> Events:
+    """A note for each stage whose grid is smaller than the kernel: there the mixer is a global one."""
+    if kernel is None:
+        return []
+    kernels = tuple(kernel) if isinstance(kernel, list | tuple) else (kernel,) * len(size)
+    with torch.no_grad():
+        maps = model.eval().forward_features(torch.zeros(1, card.channels, *size))
+    events = []
+    for stage, features in enumerate(maps, start=1):
+        grid = tuple(features.shape[2:])
+        if any(k > n for k, n in zip(kernels, grid, strict=True)):
+            shape = " x ".join(map(str, grid))
+            message = f"the kernel ({kernel}) is larger than the grid ({shape}) of stage {stage}"
+            events.append({"kind": "kernel", "message": message})
+    return events
+
+
+def _record_divergence(folder: RunFolder, problem: Diverged) -> None:
+    best = folder.status().get("best")
+    record = {"step": problem.step, "epoch": problem.epoch, "tensor": problem.tensor, "best": best}
+    folder.set_status("diverged", message=str(problem), diverged=record)
+
+
+def _finish(run: PlannedRun, machine: Machine, prepared: Prepared, result: FitResult) -> None:
+    """Predict validation and test split with the best weights, once, and write the summary."""
+    folder, images = run.folder, prepared.images
+    began = time.perf_counter()
+    load_best(folder.checkpoints, prepared.model)
+    found = {}
+    for split in ("val", "test"):
+        if split in images.splits:
+            found[split] = evaluate_split(run, machine, prepared, split)
+    if "test" in images.splits:
+        folder.write_examples(*example_images(images.splits["test"]))
+    if result.stopped_early:
+        message = f"stopped early after epoch {result.epochs}; the best was epoch {result.best.epoch}"
+        prepared.events.append({"kind": "early stopping", "message": message})
+    summary = {
+        **_what(run),
+        **_costs(prepared, folder, machine, time.perf_counter() - began),
+        "best_epoch": result.best.epoch,
+        "epochs": result.epochs,
+        "steps": result.steps,
+        "val": found.get("val"),
+        "test": found.get("test"),
+        "events": prepared.events,
+    }
+    folder.write_json("summary.json", summary)
+    folder.set_status("finished", epoch=result.epochs, best=result.best.to_plain())
+
+
+def evaluate_split(run: PlannedRun, machine: Machine, prepared: Prepared, split: str) -> dict[str, Any]:
+    """Metrics of a split with the model's present weights; writes the predictions."""
+    images = prepared.images.splits[split]
+    card = prepared.images.card
+    out = predict(prepared.model, card, images, batch_size=run.config.recipe.batch_size, machine=machine)
+    run.folder.write_predictions(split, images.ids, out["targets"], out["probabilities"])
+    return split_metrics(out["probabilities"], out["targets"], card.task, out["loss"])
+
+
+def _what(run: PlannedRun) -> dict[str, Any]:
+    model = run.config.model
+    mixer = "+".join(p.name for p in mixer_parts(model.token_mixer)) if model.token_mixer is not None else None
+    return {
+        "label": run.config.label,
+        "mixer": mixer,
+        "kernel_size": kernel_of(model),
+        "model": model.name,
+        "stages": model.stages,
+        "seed": run.config.seed,
+        "fold": run.config.fold,
+    }
+
+
+def _costs(prepared: Prepared, folder: RunFolder, machine: Machine, evaluation: float) -> dict[str, Any]:
+    from mixlab.analysis.cost import model_cost
+
+    cost = model_cost(prepared.model, prepared.size)  # type: ignore[arg-type]
+    seconds = [line["seconds"] for line in folder.metrics()]
+    return {
+        "parameters": cost.parameters,
+        "macs": cost.macs_computed,
+        "macs_needed": cost.macs_needed,
+        "macs_dense": cost.macs_dense,
+        "seconds_per_epoch": statistics.median(seconds),
+        "total_seconds": sum(seconds) + evaluation,
+        "peak_memory_mb": peak_memory_mb(machine.device),
+        "device": machine.device,
+    }

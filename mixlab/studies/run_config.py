@@ -1,0 +1,148 @@
+"""The configuration of one run, and the hash that names its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from mixlab.architectures import ModelConfig
+from mixlab.data import DataConfig
+from mixlab.errors import expected
+from mixlab.registry import Part
+from mixlab.studies.configuration import changed_fields, to_plain
+from mixlab.training.recipe import Recipe
+
+#: Raised whenever the same configuration would give other numbers: a changed default, another initialisation.
+NUMERICS_VERSION: Final = 1
+HASH_LENGTH: Final = 12
+
+
+@dataclass(kw_only=True, frozen=True)
+class RunConfig:
+    """Everything that one training is made of."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The model."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """The data set, its split and fold."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """How it is trained."""
+    seed: int = 0
+    """Seed of weights, order, augmentation and dropout."""
+    precision: str = "auto"
+    """`32-true`, `bf16-mixed`, ...; `auto` is bfloat16 on a CUDA device that has it, else float32."""
+    imports: list[str] = field(default_factory=list)
+    """Python files to import first, for mixers of your own."""
+    label: str = ""
+    """What is trained, in the report; runs of one label differ in seed and fold only."""
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise expected("seed", "0 or more", self.seed, "0")
+
+    @property
+    def fold(self) -> int | None:
+        """Fold of a cross-validation."""
+        return self.data.fold
+
+    def hashed(self, fingerprint: str) -> dict[str, Any]:
+        """What changes the result and nothing else, fields at their default left out.
+
+        Args:
+            fingerprint: content hash of the data, its labels and its split.
+        """
+        data = {k: v for k, v in changed_fields(self.data).items() if k not in self.data.LOCATION_FIELDS}
+        if "name" in data:
+            data["name"] = data_kind(self.data.name)
+        content = {
+            "model": changed_fields(self.model),
+            "data": data,
+            "recipe": changed_fields(self.recipe),
+            "seed": self.seed,
+            "fingerprint": fingerprint,
+            "numerics_version": NUMERICS_VERSION,
+        }
+        if self.precision != "32-true":
+            content["precision"] = self.precision
+        if self.imports:
+            content["imports"] = sorted(file_hash(Path(path)) for path in self.imports)
+        return content
+
+    def hash(self, fingerprint: str) -> str:
+        """Hash of :meth:`hashed`, of 12 hexadecimal digits."""
+        text = json.dumps(self.hashed(fingerprint), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
+
+    def to_plain(self, fingerprint: str) -> dict[str, Any]:
+        """The content of ``config.yaml``: complete and resolved."""
+        return {
+            "label": self.label,
+            "hash": self.hash(fingerprint),
+            "numerics_version": NUMERICS_VERSION,
+            "model": to_plain(self.model),
+            "data": to_plain(self.data),
+            "recipe": to_plain(self.recipe),
+            "seed": self.seed,
+            "fold": self.fold,
+            "precision": self.precision,
+            "imports": [{"file": Path(path).name, "sha256": file_hash(Path(path))} for path in self.imports],
+        }
+
+
+def data_kind(name: str) -> str:
+    """A data set's name without a path: ``folder:/home/me/images`` is ``folder`` on every machine."""
+    kind, _, rest = name.partition(":")
+    return kind if kind in ("folder", "csv") and rest else name
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise expected(f"import {path}", "a readable Python file", error.strerror) from None
+
+
+def mixer_parts(mixer: Any) -> list[Part]:
+    """A mixer entry (a name, a mapping, or a list of them cycled over the blocks) as parts."""
+    return [Part.of(m) for m in mixer] if isinstance(mixer, Sequence) and not isinstance(mixer, str) else [Part.of(mixer)]
+
+
+def kernel_of(model: ModelConfig) -> Any:
+    """Kernel size of a model's mixer: the one given, or the mixer's own default, or None where there is no window."""
+    from mixlab.mixers import MIXERS
+
+    if model.kernel_size is not None:
+        return to_plain(model.kernel_size)
+    if model.token_mixer is None:
+        return None
+    for part in mixer_parts(model.token_mixer):
+        option = MIXERS.options(part.name).get("kernel_size")
+        if option is not None:
+            default = None if option.default is option.empty else option.default
+            return to_plain(part.options.get("kernel_size", default))
+    return None
+
+
+def run_label(model: ModelConfig) -> str:
+    """The label of a model's mixer: ``local_attention-k5``, or ``pooling`` for a mixer at its default kernel size."""
+    if model.token_mixer is None:
+        return model.name
+    names = []
+    for part in mixer_parts(model.token_mixer):
+        options = {k: v for k, v in part.options.items() if k != "kernel_size"}
+        kernel = part.options.get("kernel_size", model.kernel_size)
+        names.append("-".join([part.name, *_kernel(kernel), *(f"{k}={_flat(v)}" for k, v in options.items())]))
+    return "+".join(names)
+
+
+def _kernel(kernel: Any) -> list[str]:
+    return [] if kernel is None else [f"k{_flat(kernel)}"]
+
+
+def _flat(value: Any) -> str:
+    return "x".join(str(v) for v in value) if isinstance(value, list | tuple) else str(value)
