@@ -93,8 +93,8 @@ def _matrix_view(label: LabelSummary, matrix: NDArray[np.float64], classes: list
         matrix, 0.0, written, hover + "<extra></extra>", customdata=names, **({"text": cells} if cells else {})
     )
     trace["showscale"] = False
-    x = category_axis(classes, title={"text": "predicted", "standoff": 12}, side="bottom")
-    y = category_axis(classes, title={"text": "true", "standoff": 8}, autorange="reversed")
+    x = named_axis(classes, title={"text": "predicted", "standoff": 12}, side="bottom")
+    y = named_axis(classes, title={"text": "true", "standoff": 8}, autorange="reversed")
     return view(label.label, [trace], 560, xaxis=x, yaxis=y) | {"wide": False}
 
 
