@@ -37,24 +37,26 @@ def write_study(folder: Path, spec: FakeStudy) -> Path:
     """Write ``spec`` as a study folder and return it."""
     rng = np.random.default_rng(spec.generator)
     folder.mkdir(parents=True, exist_ok=True)
-    study = {
+    study: dict[str, Any] = {
         "name": folder.name,
         "model": "metaformer_nano",
         "mixers": sorted({label.split("-k")[0] for label in spec.labels}),
         "kernel_sizes": sorted({int(label.split("-k")[1]) for label in spec.labels if "-k" in label}),
         "seeds": list(spec.seeds),
-        "folds": [f for f in spec.folds if f is not None],
+        "folds": len(spec.folds) if spec.folds[0] is not None else None,
+        "labels": list(spec.labels),
         "data": {"name": "digits"},
         "recipe": {"epochs": spec.epochs, "lr": 0.001},
         "created": "2026-01-05T09:00:00+00:00",
     }
-    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     truth = {split: _truth(rng, spec) for split in ("val", "test")}
     images = rng.integers(0, 255, (spec.examples, 28, 28, 3) if spec.rgb else (spec.examples, 28, 28), dtype=np.uint8)
     for label in spec.labels:
         for seed in spec.seeds:
             for fold in spec.folds:
                 _write_run(folder, spec, rng, label, seed, fold, truth, images)
+    study["runs"] = sorted(path.name for path in (folder / "runs").iterdir())
+    (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
 
 
@@ -155,9 +157,9 @@ def _write_run(
 
 def _write_metrics(run: Path, rng: np.random.Generator, spec: FakeStudy, skill: float, epochs: int) -> None:
     lines = []
-    for epoch in range(epochs):
-        level = (0.75 + 0.1 * skill) * (1 - np.exp(-(epoch + 1) / 3)) + rng.normal(0, 0.01)
-        row = {"epoch": epoch, "step": 10 * (epoch + 1), "lr": 0.001, "train/loss": 2 - level, "val/loss": 1.8 - level}
+    for epoch in range(1, epochs + 1):
+        level = (0.75 + 0.1 * skill) * (1 - np.exp(-epoch / 3)) + rng.normal(0, 0.01)
+        row = {"epoch": epoch, "step": 10 * epoch, "lr": 0.001, "train/loss": 2 - level, "val/loss": 1.8 - level}
         row |= {
             "val/accuracy": level,
             "val/balanced_accuracy": level,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.studies.report.style import axis, figure, named_axis, unique, view
+from mixlab.studies.report.style import category_axis, figure, text, view
 from mixlab.studies.report.summary import LabelSummary, StudySummary
 
 Json = dict[str, Any]
@@ -49,6 +49,11 @@ def _heat(values: NDArray[np.float64], low: float, written: bool, hover: str, **
     return trace | gap | ({"texttemplate": "%{text}"} if written else {}) | extra
 
 
+def _named(rows: list[str], columns: list[str]) -> Json:
+    """Names for the hover text; the page's script makes a pair for each cell of them, which would be long to store."""
+    return {"rows": [text(name, 40) for name in rows], "columns": [text(name, 40) for name in columns]}
+
+
 def recall_figure(summary: StudySummary) -> Json | None:
     """Recall on test: a row a label, a column a class."""
     classes = summary.study.classes
@@ -59,12 +64,12 @@ def recall_figure(summary: StudySummary) -> Json | None:
     values = np.stack([recall for _, recall in rows])
     written = len(classes) <= WRITTEN
     low = min(0.9, float(np.floor(np.nanmin(values) * 10) / 10))
-    labels, names = [label for label, _ in rows], unique(classes)
-    hover = "<b>%{y}</b><br>class %{x}: recall %{z:.1%}<extra></extra>"
+    labels = [label for label, _ in rows]
+    hover = "<b>%{customdata[0]}</b><br>class %{customdata[1]}: recall %{z:.1%}<extra></extra>"
     cells = [[f"{100 * v:.0f}" for v in row] for row in values] if written else None
-    trace = _heat(values, low, written, hover, x=names, y=unique(labels), **({"text": cells} if cells else {}))
-    x = named_axis(classes, title={"text": "true class", "standoff": 12})
-    y = named_axis(labels, most=60, autorange="reversed")
+    trace = _heat(values, low, written, hover, names=_named(labels, classes), **({"text": cells} if cells else {}))
+    x = category_axis(classes, title={"text": "true class", "standoff": 12})
+    y = category_axis(labels, most=60, autorange="reversed")
     return figure("recall", [view("", [trace], 140 + 34 * len(rows), xaxis=x, yaxis=y)])
 
 
@@ -86,15 +91,19 @@ def confusion_figure(summary: StudySummary) -> Json | None:
 
 def _matrix_view(label: LabelSummary, matrix: NDArray[np.float64], classes: list[str]) -> Json:
     written = len(classes) <= WRITTEN
-    names = unique(classes)
-    hover = f"true %{{y}}<br>predicted %{{x}}<br>%{{z:.1%}} (mean of {len(label.runs)})"
+    hover = f"true %{{customdata[0]}}<br>predicted %{{customdata[1]}}<br>%{{z:.1%}} (mean of {len(label.runs)})"
     cells = [[f"{100 * v:.0f}" if v >= 0.005 else "" for v in row] for row in matrix] if written else None
     trace = _heat(
-        matrix, 0.0, written, hover + "<extra></extra>", customdata=names, **({"text": cells} if cells else {})
+        matrix,
+        0.0,
+        written,
+        hover + "<extra></extra>",
+        names=_named(classes, classes),
+        **({"text": cells} if cells else {}),
     )
     trace["showscale"] = False
-    x = named_axis(classes, title={"text": "predicted", "standoff": 12}, side="bottom")
-    y = named_axis(classes, title={"text": "true", "standoff": 8}, autorange="reversed")
+    x = category_axis(classes, title={"text": "predicted", "standoff": 12}, side="bottom")
+    y = category_axis(classes, title={"text": "true", "standoff": 8}, autorange="reversed")
     return view(label.label, [trace], 560, xaxis=x, yaxis=y) | {"wide": False}
 
 
@@ -102,11 +111,11 @@ def _multilabel_view(label: LabelSummary, tables: NDArray[np.float64], classes: 
     """A row a class: the share found where it is present, and the share claimed where it is absent."""
     values = np.stack([tables[:, 1, 1], tables[:, 0, 1]], axis=1)
     columns = ["found where present", "claimed where absent"]
-    hover = "<b>%{y}</b><br>%{x}: %{z:.1%}<extra></extra>"
+    hover = "<b>%{customdata[0]}</b><br>%{customdata[1]}: %{z:.1%}<extra></extra>"
     written = len(classes) <= 40
     cells = {"text": [[f"{100 * v:.0f}" for v in row] for row in values]} if written else {}
-    trace = _heat(values, 0.0, written, hover, x=columns, y=unique(classes), **cells) | {"showscale": False}
-    x = axis(showgrid=False, side="top")
-    y = named_axis(classes, most=50, autorange="reversed")
+    trace = _heat(values, 0.0, written, hover, names=_named(classes, columns), **cells) | {"showscale": False}
+    x = category_axis(columns, side="top")
+    y = category_axis(classes, most=50, autorange="reversed")
     height = 90 + max(120, min(24 * len(classes), 1100))
     return view(label.label, [trace], height, xaxis=x, yaxis=y) | {"wide": True}

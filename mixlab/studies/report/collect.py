@@ -109,12 +109,21 @@ class RunRecord:
 
 @dataclass(eq=False)
 class StudyRecord:
-    """A study folder: its runs by label, seed and fold, superseded duplicates, and the runs that are missing."""
+    """A study folder: the runs of its grid, those that are not used, and those that have no folder.
+
+    Args:
+        folder: The study folder.
+        config: ``study.yaml``.
+        runs: One run for each label, seed and fold.
+        unused: Run folders that are not used, with the reason.
+        missing: What the grid asks for and no folder holds.
+        problems: Files of the study that cannot be read.
+    """
 
     folder: Path
     config: Json
     runs: list[RunRecord]
-    superseded: list[RunRecord]
+    unused: list[tuple[RunRecord, str]]
     missing: list[str]
     problems: list[str]
 
@@ -167,8 +176,15 @@ def read_study(folder: Path | str) -> StudyRecord:
     problems: list[str] = []
     config = _read(folder / "study.yaml", problems)
     found = [read_run(path) for path in sorted((folder / "runs").glob("*")) if path.is_dir()]
-    runs, superseded = _newest([run for run in found if run is not None])
-    return StudyRecord(folder, config, runs, superseded, _missing(config, runs), problems)
+    there = [run for run in found if run is not None]
+    listed = [str(name) for name in _as_list(config.get("runs"))]
+    unused = [
+        (run, "not part of the study as study.yaml has it now") for run in there if listed and run.name not in listed
+    ]
+    runs, older = _newest([run for run in there if not listed or run.name in listed])
+    unused += [(run, "another run of the same label, seed and fold is newer") for run in older]
+    missing = [name for name in listed if name not in {run.name for run in there}]
+    return StudyRecord(folder, config, runs, unused, missing if listed else _missing(config, runs), problems)
 
 
 def read_run(folder: Path) -> RunRecord | None:
@@ -224,16 +240,16 @@ def _history(path: Path, problems: list[str]) -> list[Json]:
 def _newest(found: Iterable[RunRecord]) -> tuple[list[RunRecord], list[RunRecord]]:
     """One run for each label, seed and fold: a finished one before others, then the one updated last."""
     best: dict[tuple[str, int, int], RunRecord] = {}
-    superseded: list[RunRecord] = []
+    older: list[RunRecord] = []
     for run in found:
         key = (run.label, run.seed, -1 if run.fold is None else run.fold)
         other = best.get(key)
         if other is not None and _recency(other) > _recency(run):
-            superseded.append(run)
+            older.append(run)
             continue
-        superseded += [other] if other is not None else []
+        older += [other] if other is not None else []
         best[key] = run
-    return [best[key] for key in sorted(best)], superseded
+    return [best[key] for key in sorted(best)], older
 
 
 def _recency(run: RunRecord) -> tuple[bool, str]:
@@ -247,10 +263,9 @@ def _as_list(value: object) -> list[Any]:
 
 
 def _missing(config: Json, runs: list[RunRecord]) -> list[str]:
-    """Runs of the grid without a folder: every known label at every seed and fold of ``study.yaml``."""
+    """What a ``study.yaml`` without a list of runs asks for: every label at every seed and fold."""
     there = {(run.label, run.seed, run.fold) for run in runs}
-    listed = [r for r in _as_list(config.get("runs")) if isinstance(r, dict) and "label" in r]
-    labels = sorted({run.label for run in runs} | {str(r["label"]) for r in listed})
+    labels = dict.fromkeys([*map(str, _as_list(config.get("labels"))), *(run.label for run in runs)])
     folds = _as_list(config.get("folds")) or [None]
     wanted = [(label, seed, fold) for label in labels for seed in _as_list(config.get("seeds")) for fold in folds]
     return [

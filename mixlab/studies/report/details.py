@@ -149,7 +149,7 @@ def remarks(summary: StudySummary) -> list[str]:
     """What the report itself has to say: limits of the ranking, duplicates, numbers that do not agree."""
     study = summary.study
     notes = [*study.problems, *summary.ranking.notes]
-    notes += [f"{run.name}: another run of the same label and seed is newer; not used" for run in study.superseded]
+    notes += [f"{run.name}: not used, {why}" for run, why in study.unused]
     return notes + [text for run in study.finished if (text := _disagreement(run, summary.metric))]
 
 

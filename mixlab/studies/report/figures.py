@@ -197,7 +197,7 @@ def learning_curves(summary: StudySummary) -> Json | None:
 def _curves(label: LabelSummary, key: str, style: Style) -> list[Json]:
     lines = []
     for run in label.every:
-        points = [(int(row["epoch"]) + 1, value) for row in run.history if (value := number(row.get(key))) is not None]
+        points = [(int(row["epoch"]), value) for row in run.history if (value := number(row.get(key))) is not None]
         if points:
             lines.append((run, points))
     if not lines:

@@ -6,15 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mixlab.errors import Quoted, expected
 from mixlab.studies.report import details
 from mixlab.studies.report.class_figures import class_figures
 from mixlab.studies.report.collect import read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
-from mixlab.studies.report.files import write_atomic
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import StudySummary, count
 from mixlab.studies.report.table import columns, link, ranked_rows, slug, write_ranking, write_results
+from mixlab.training.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -32,9 +33,15 @@ def build_report(study_dir: Path | str) -> Path:
     """
     summary = StudySummary(read_study(study_dir))
     page = render(summary)
-    write_results(summary.study)
-    write_ranking(summary)
-    return write_atomic(summary.study.folder / "report.html", page)
+    folder = summary.study.folder
+    try:
+        write_results(summary.study)
+        write_ranking(summary)
+        write_text(folder / "report.html", page)
+    except OSError as error:
+        hint = "a copy of the study in another folder"
+        raise expected("report", "a study folder that can be written", Quoted(f"{folder} ({error})"), hint) from error
+    return folder / "report.html"
 
 
 def render(summary: StudySummary) -> str:

@@ -81,19 +81,6 @@ def category_axis(names: Sequence[str], most: int = 25, **extra: Any) -> dict[st
     return axis(showgrid=False, **(ticks | extra))
 
 
-def unique(names: Sequence[str]) -> list[str]:
-    """Names for a category axis, which would put equal ones in one place."""
-    short = [text(name, 40) for name in names]
-    return [f"{name} ({i})" if short.count(name) > 1 else name for i, name in enumerate(short)]
-
-
-def named_axis(names: Sequence[str], most: int = 25, **extra: Any) -> dict[str, Any]:
-    """A category axis of :func:`unique` names; with many of them only every n-th is written."""
-    full, step = unique(names), max(1, -(-len(names) // most))
-    shown = {"tickmode": "array", "tickvals": full[::step], "ticktext": [text(name, 22) for name in names[::step]]}
-    return axis(type="category", showgrid=False, **(shown | extra))
-
-
 def figure(name: str, views: list[dict[str, Any]], *, choose: str = "", square: bool = False) -> dict[str, Any]:
     """What the page's script draws: one or more views ``{name, data, layout}`` that the reader switches between."""
     return {"id": name, "views": views, "choose": choose, "square": square}

@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from mixlab.studies.report.collect import RunRecord, StudyRecord
-from mixlab.studies.report.files import write_atomic
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import METRIC_NAMES, Average, LabelSummary, StudySummary
+from mixlab.training.files import write_text
 
 #: The metrics of the ranked table, after the one that ranks.
 METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc")
@@ -188,4 +188,5 @@ def _write_csv(path: Path, head: list[str], rows: list[list[object]]) -> Path:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
     writer.writerows([["" if value is None else value for value in row] for row in rows])
-    return write_atomic(path, buffer.getvalue())
+    write_text(path, buffer.getvalue())
+    return path

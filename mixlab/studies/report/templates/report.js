@@ -21,6 +21,15 @@
     return value;
   }
 
+  // Heatmaps come with the names of their rows and columns; each cell's hover text needs both.
+  function named(trace) {
+    if (trace.names) {
+      trace.customdata = trace.names.rows.map((row) => trace.names.columns.map((column) => [row, column]));
+      delete trace.names;
+    }
+    return trace;
+  }
+
   function layoutOf(view, canvas, square) {
     const layout = themed(view.layout);
     const font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") };
@@ -47,7 +56,7 @@
     const config = { responsive: true, displayModeBar: false, displaylogo: false };
     const draw = () => {
       const view = spec.views[state.view];
-      Plotly.react(canvas, themed(view.data), layoutOf(view, canvas, spec.square), config);
+      Plotly.react(canvas, themed(view.data).map(named), layoutOf(view, canvas, spec.square), config);
     };
     const choose = (index) => {
       state.view = index;
