@@ -72,7 +72,7 @@ class MetaFormer(nn.Module):
         self.token_projections = nn.ModuleDict({str(i): nn.Linear(widths[i - 1], widths[i]) for i in later})
 
     def _record_bypass(self, stage: Stage, index: int, tokens: GlobalTokens | None) -> None:
-        names = sorted({type(b.token_mixer).__name__ for b in stage.blocks if tokens and not b.takes_tokens})
+        names = sorted({type(b.token_mixer).__name__ for b in stage.each_block() if tokens and not b.takes_tokens})
         if names:
             message = f"stage {index}: global tokens bypass {', '.join(names)}, which takes none"
             self.events.append({"kind": "tokens_bypass", "message": message})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -40,12 +42,18 @@ class Stage(nn.Module):
         self.norm = build_norm(config.stage_norm, config.width, spatial_dims)
         self.grad_checkpointing = False
 
+    def each_block(self) -> Iterator[Block]:
+        """The blocks, in order."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            yield block
+
     def forward(self, x: Tensor, tokens: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         x = self.embed(x)
         if self.position is not None:
             x = x + self.position(x)
         for _ in range(self.config.repeat):
-            for block in self.blocks:
+            for block in self.each_block():
                 if self.grad_checkpointing and self.training:
                     x, tokens = checkpoint(block, x, tokens, use_reentrant=False)
                 else:
@@ -58,7 +66,6 @@ class Stage(nn.Module):
         total = self.embed.cost(size) + norm_cost(self.norm, out)
         if self.position is not None:
             total += self.position.cost(out)
-        for block in self.blocks:
-            assert isinstance(block, Block)
+        for block in self.each_block():
             total += block.cost(out).times(self.config.repeat)
         return total
