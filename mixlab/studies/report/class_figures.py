@@ -44,6 +44,7 @@ def _shares(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
 def _heat(values: NDArray[np.float64], low: float, written: bool, hover: str, **extra: Any) -> Json:
     rounded = [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in values]
     trace = {"type": "heatmap", "z": rounded, "zmin": low, "zmax": 1.0, "colorscale": SCALE, "hovertemplate": hover}
+    trace |= {"showscale": not written}
     trace |= {"colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": ".0%", "len": 0.9, "x": 1.01}}
     gap = {"xgap": 2, "ygap": 2} if values.shape[1] <= 40 else {}
     return trace | gap | ({"texttemplate": "%{text}"} if written else {}) | extra
@@ -68,7 +69,7 @@ def recall_figure(summary: StudySummary) -> Json | None:
     hover = "<b>%{customdata[0]}</b><br>class %{customdata[1]}: recall %{z:.1%}<extra></extra>"
     cells = [[f"{100 * v:.0f}" for v in row] for row in values] if written else None
     trace = _heat(values, low, written, hover, names=_named(labels, classes), **({"text": cells} if cells else {}))
-    x = category_axis(classes, title={"text": "true class", "standoff": 12})
+    x = category_axis(classes, "true class")
     y = category_axis(labels, most=60, autorange="reversed")
     return figure("recall", [view("", [trace], 140 + 34 * len(rows), xaxis=x, yaxis=y)])
 
@@ -101,9 +102,8 @@ def _matrix_view(label: LabelSummary, matrix: NDArray[np.float64], classes: list
         names=_named(classes, classes),
         **({"text": cells} if cells else {}),
     )
-    trace["showscale"] = False
-    x = category_axis(classes, title={"text": "predicted", "standoff": 12}, side="bottom")
-    y = category_axis(classes, title={"text": "true", "standoff": 8}, autorange="reversed")
+    x = category_axis(classes, "predicted")
+    y = category_axis(classes, "true", autorange="reversed")
     return view(label.label, [trace], 560, xaxis=x, yaxis=y) | {"wide": False}
 
 
@@ -114,7 +114,7 @@ def _multilabel_view(label: LabelSummary, tables: NDArray[np.float64], classes: 
     hover = "<b>%{customdata[0]}</b><br>%{customdata[1]}: %{z:.1%}<extra></extra>"
     written = len(classes) <= 40
     cells = {"text": [[f"{100 * v:.0f}" for v in row] for row in values]} if written else {}
-    trace = _heat(values, 0.0, written, hover, names=_named(classes, columns), **cells) | {"showscale": False}
+    trace = _heat(values, 0.0, written, hover, names=_named(classes, columns), **cells)
     x = category_axis(columns, side="top")
     y = category_axis(classes, most=50, autorange="reversed")
     height = 90 + max(120, min(24 * len(classes), 1100))

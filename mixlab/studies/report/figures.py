@@ -130,7 +130,7 @@ def _against(summary: StudySummary, reference: str, others: list[str]) -> Json:
             }
         )
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": MUTED, "width": 1}}
-    x = axis(f"difference in test {summary.metric_name}", tickformat="+.2~f", nticks=7)
+    x = axis(f"difference in test {summary.metric_name}", nticks=7)
     y = category_axis(others, most=60, range=[len(others) - 0.5, -0.5])
     return view(reference, data, 110 + 32 * len(others), xaxis=x, yaxis=y, shapes=[zero], showlegend=False)
 
@@ -173,6 +173,7 @@ def _cost_point(label: LabelSummary, cost: float, mean: float, style: Style, tit
         "x": [cost],
         "y": [mean],
         "name": text(label.label),
+        "legendgroup": label.label,
         "mode": "markers",
         "marker": {"color": style.colour, "symbol": style.symbol, "size": 13},
         "error_y": error,

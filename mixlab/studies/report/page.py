@@ -9,7 +9,7 @@ from typing import Any
 from mixlab.errors import Quoted, expected
 from mixlab.studies.report import details
 from mixlab.studies.report.class_figures import class_figures
-from mixlab.studies.report.collect import read_study
+from mixlab.studies.report.collect import RunRecord, read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
 from mixlab.studies.report.style import quantity, score
@@ -54,11 +54,26 @@ def render(summary: StudySummary) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(link=link, score=score, quantity=quantity, slug=slug, count=count)
+    environment.globals.update(link=link, score=score, quantity=quantity, slug=slug, count=count, run_number=run_number)
+    environment.filters["breakable"] = breakable
     figures = {figure["id"]: figure for figure in score_figures(summary) + class_figures(summary)}
     return environment.get_template("report.html.j2").render(
         _context(summary), figures=figures, plotly=Markup(get_plotlyjs()) if figures else ""
     )
+
+
+def breakable(label: str) -> Any:
+    """A label that may break after an underscore, where it is too long for its column."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(label)).replace("_", "_<wbr>"))
+
+
+def run_number(run: RunRecord) -> str:
+    """What tells a run from others of its label: its seed, or its fold, or both."""
+    if run.fold is None:
+        return str(run.seed)
+    return f"{run.seed}.{run.fold}"
 
 
 def _context(summary: StudySummary) -> dict[str, Any]:

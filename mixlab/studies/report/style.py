@@ -73,12 +73,12 @@ def axis(title: str = "", **extra: Any) -> dict[str, Any]:
     return base | ({"title": {"text": title, "standoff": 12}} if title else {}) | extra
 
 
-def category_axis(names: Sequence[str], most: int = 25, **extra: Any) -> dict[str, Any]:
+def category_axis(names: Sequence[str], title: str = "", most: int = 25, **extra: Any) -> dict[str, Any]:
     """An axis of positions 0, 1, ... with names; with many of them only every n-th is written."""
     step = max(1, -(-len(names) // most))
     places = list(range(0, len(names), step))
     ticks = {"tickmode": "array", "tickvals": places, "ticktext": [text(names[i], 22) for i in places]}
-    return axis(showgrid=False, **(ticks | extra))
+    return axis(title, **({"showgrid": False} | ticks | extra))
 
 
 def figure(name: str, views: list[dict[str, Any]], *, choose: str = "", square: bool = False) -> dict[str, Any]:
