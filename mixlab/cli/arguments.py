@@ -75,7 +75,7 @@ def parse(parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
         found = parser.parse_args(_spelled_out(parser, words), defaults=False)
     except ArgumentError as error:
         raise _readable(parser, str(error)) from None
-    return typing.cast(dict[str, Any], found.as_dict())
+    return found.as_dict()
 
 
 def merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,8 +99,8 @@ def _spelled_out(parser: ArgumentParser, words: Sequence[str]) -> list[str]:
 
     Lists may be written ``a,b``, or one by one with the option repeated.
     """
-    hints = {name: action._typehint for action in parser._actions for name in action.option_strings
-             if getattr(action, "_typehint", None) is not None}  # fmt: skip
+    typed = [(action, getattr(action, "_typehint", None)) for action in parser._actions]
+    hints = {name: hint for action, hint in typed if hint is not None for name in action.option_strings}
     rest = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     found: list[str] = []
     lists: dict[str, list[str]] = {}

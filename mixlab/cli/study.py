@@ -78,7 +78,7 @@ def report(words: list[str]) -> int:
     from mixlab.cli.arguments import make_parser, parse
     from mixlab.studies.run_folder import run_folders
 
-    parser = make_parser("report", "Rank the finished runs of a study and write report.html, from the run folders alone.")
+    parser = make_parser("report", "Rank the finished runs of a study and write report.html; reads run folders only.")
     parser.add_argument("study", type=str, help="folder of the study")
     folder = Path(parse(parser, words)["study"])
     run_folders(folder)

@@ -16,7 +16,7 @@ def example_images(split: Any) -> tuple[NDArray[np.uint8], list[str]]:
     """Up to 24 images spread over a split, at most 96 px wide and high, and their ids.
 
     Returns:
-        Images ``(N, H, W)``, or ``(N, H, W, 3)`` for three channels. Of a volume it is the middle slice, of a line a row.
+        Images ``(N, H, W)``, or ``(N, H, W, 3)`` for three channels; of a volume the middle slice, of a line a row.
     """
     indices = np.linspace(0, len(split) - 1, min(COUNT, len(split))).round().astype(int)
     pictures = torch.stack([as_picture(split[int(i)][0]) for i in indices])  # (N, C, H, W)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mixlab.architectures import ModelConfig
 from mixlab.data import DataConfig
-from mixlab.errors import expected, unknown
+from mixlab.errors import Quoted, expected, unknown
 from mixlab.studies.configuration import build, to_plain
 from mixlab.studies.run_config import RunConfig, mixer_parts, run_label
 from mixlab.training.recipe import Recipe, expand_preset
@@ -101,7 +101,7 @@ class StudyConfig:
             for mixer, model, label in self._models(data)
         ]
         if not cells:
-            raise expected("study", "a grid with at least one run", "an empty one", "mixers, seeds and data that are not empty")
+            raise expected("study", "a grid with at least one run", Quoted("an empty one"), "other mixers or data")
         return cells
 
     def _models(self, data: DataConfig) -> Iterator[tuple[Any, ModelConfig, str]]:
@@ -111,7 +111,8 @@ class StudyConfig:
             parts = mixer_parts(mixer)
             windowed = all("kernel_size" in MIXERS.options(p.name) and "kernel_size" not in p.options for p in parts)
             for kernel in (self.kernel_sizes or [None]) if windowed else [None]:
-                for stages in self.stages or [self.model.stages]:
+                patterns: list[str | None] = [*self.stages] or [self.model.stages]
+                for stages in patterns:
                     plain = [to_plain(p) for p in parts]
                     model = dataclasses.replace(
                         self.model,

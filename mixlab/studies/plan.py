@@ -101,7 +101,8 @@ def check_folder(out: Path, need_bytes: int = SPARE_BYTES) -> None:
         probe.write_bytes(b"probe")
         probe.unlink()
     except OSError as error:
-        raise expected("output folder", "a folder that can be written", Quoted(f"{out} ({error.strerror})"), "--out DIR") from None
+        got = Quoted(f"{out} ({error.strerror})")
+        raise expected("output folder", "a folder that can be written", got, "--out DIR") from None
     free = shutil.disk_usage(out).free
     if free < need_bytes:
         raise expected(

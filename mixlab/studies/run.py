@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch

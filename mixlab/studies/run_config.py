@@ -55,12 +55,9 @@ class RunConfig:
         Args:
             fingerprint: content hash of the data, its labels and its split.
         """
-        data = {k: v for k, v in changed_fields(self.data).items() if k not in self.data.LOCATION_FIELDS}
-        if "name" in data:
-            data["name"] = data_kind(self.data.name)
         content = {
             "model": changed_fields(self.model),
-            "data": data,
+            "data": hashed_data(self.data),
             "recipe": changed_fields(self.recipe),
             "seed": self.seed,
             "fingerprint": fingerprint,
@@ -93,10 +90,11 @@ class RunConfig:
         }
 
 
-def data_kind(name: str) -> str:
-    """A data set's name without a path: ``folder:/home/me/images`` is ``folder`` on every machine."""
-    kind, _, rest = name.partition(":")
-    return kind if kind in ("folder", "csv") and rest else name
+def hashed_data(data: DataConfig) -> dict[str, Any]:
+    """The changed fields of a data configuration without places: ``folder:/my/images`` is ``folder`` everywhere."""
+    changed = {k: v for k, v in changed_fields(data).items() if k not in data.LOCATION_FIELDS}
+    kind = data.name.partition(":")[0]
+    return {**changed, "name": kind} if kind in ("folder", "csv") else changed
 
 
 def file_hash(path: Path) -> str:
@@ -109,7 +107,8 @@ def file_hash(path: Path) -> str:
 
 def mixer_parts(mixer: Any) -> list[Part]:
     """A mixer entry (a name, a mapping, or a list of them cycled over the blocks) as parts."""
-    return [Part.of(m) for m in mixer] if isinstance(mixer, Sequence) and not isinstance(mixer, str) else [Part.of(mixer)]
+    cycled = isinstance(mixer, Sequence) and not isinstance(mixer, str)
+    return [Part.of(m) for m in (mixer if cycled else [mixer])]
 
 
 def kernel_of(model: ModelConfig) -> Any:

@@ -167,7 +167,7 @@ class RunFolder:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
 
     def _write_npz(self, name: str, **arrays: NDArray[Any]) -> None:
-        write_atomically(self.path / name, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(self.path / name, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     def _read_json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

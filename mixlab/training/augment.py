@@ -53,7 +53,7 @@ def random_affine(x: Tensor, std: float) -> Tensor:
 
 
 def random_flips(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Flip each image of ``(B, C, *spatial)`` with probability one half along each of the spatial ``axes`` (0 first)."""
+    """Flip each image of ``(B, C, *spatial)`` with probability one half along each of ``axes`` (0 is the first)."""
     for axis in axes:
         chosen = torch.rand(x.shape[0], device=x.device) < 0.5
         shape = (-1,) + (1,) * (x.ndim - 1)

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 Task = Literal["classification", "multilabel"]
 
 
-def split_metrics(
-    probabilities: NDArray[np.float32], targets: NDArray[Any], task: Task, loss: float
-) -> dict[str, Any]:
+def split_metrics(probabilities: NDArray[np.float32], targets: NDArray[Any], task: Task, loss: float) -> dict[str, Any]:
     """All metrics of a split.
 
     Args:
@@ -37,42 +35,38 @@ def split_metrics(
 
 
 def _multiclass(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
-    from torchmetrics.functional.classification import (
-        multiclass_accuracy,
-        multiclass_confusion_matrix,
-        multiclass_f1_score,
-        multiclass_recall,
-    )
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    classes = scores.shape[1]
-    recall = multiclass_recall(scores, truth, num_classes=classes, average=None)
-    occurs = torch.bincount(truth, minlength=classes) > 0
+    confusion = multiclass_confusion_matrix(scores, truth, num_classes=scores.shape[1]).numpy()
+    hits, support, predicted = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs, used = support > 0, support + predicted > 0
+    recall = hits / np.maximum(support, 1)
+    f1 = 2 * hits / np.maximum(support + predicted, 1)
     return {
-        "accuracy": float(multiclass_accuracy(scores, truth, num_classes=classes, average="micro")),
+        "accuracy": float(hits.sum() / support.sum()),
         "balanced_accuracy": float(recall[occurs].mean()),
-        "macro_f1": float(multiclass_f1_score(scores, truth, num_classes=classes, average="macro")),
+        "macro_f1": float(f1[used].mean()),
         "per_class_recall": [float(r) if o else None for r, o in zip(recall, occurs, strict=True)],
-        "confusion": multiclass_confusion_matrix(scores, truth, num_classes=classes).tolist(),
+        "confusion": confusion.tolist(),
     }
 
 
 def _multilabel(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
-    from torchmetrics.functional.classification import (
-        multilabel_accuracy,
-        multilabel_confusion_matrix,
-        multilabel_f1_score,
-    )
+    from torchmetrics.functional.classification import multilabel_confusion_matrix
 
-    labels = scores.shape[1]
-    confusion = multilabel_confusion_matrix(scores, truth, num_labels=labels)
-    support = confusion.sum(dim=2).float()  # (K, 2): negatives, positives
-    recall = confusion.diagonal(dim1=1, dim2=2) / support.clamp(min=1)  # (K, 2): specificity, sensitivity
-    balanced = [recall[k][support[k] > 0].mean() for k in range(labels)]
+    confusion = multilabel_confusion_matrix(scores, truth, num_labels=scores.shape[1]).numpy()  # (K, truth, predicted)
+    support = confusion.sum(axis=2)  # (K, 2): negatives, positives
+    hits = confusion.diagonal(axis1=1, axis2=2)  # (K, 2): true negatives, true positives
+    recall = hits / np.maximum(support, 1)  # (K, 2): specificity, sensitivity
+    balanced = recall.sum(axis=1) / (support > 0).sum(axis=1)
+    wanted = support[:, 1] + confusion[:, :, 1].sum(axis=1)  # positives of the truth and of the prediction
+    f1 = 2 * hits[:, 1] / np.maximum(wanted, 1)
+    used = wanted > 0
     return {
-        "accuracy": float(multilabel_accuracy(scores, truth, num_labels=labels, average="micro")),
-        "balanced_accuracy": float(torch.stack(balanced).mean()),
-        "macro_f1": float(multilabel_f1_score(scores, truth, num_labels=labels, average="macro")),
-        "per_class_recall": [float(recall[k, 1]) if support[k, 1] > 0 else None for k in range(labels)],
+        "accuracy": float(hits.sum() / support.sum()),
+        "balanced_accuracy": float(balanced.mean()),
+        "macro_f1": float(f1[used].mean()) if used.any() else 0.0,
+        "per_class_recall": [float(r) if n else None for r, n in zip(recall[:, 1], support[:, 1], strict=True)],
         "confusion": confusion.tolist(),
     }
 

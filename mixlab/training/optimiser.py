@@ -37,7 +37,7 @@ def layer_of(name: str, blocks_before: list[int], depth: int) -> int:
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
     """Groups of trainable parameters by weight decay and, with ``layer_decay``, by depth."""
     spared: set[str] = set(getattr(model, "no_weight_decay", set)())
-    blocks = [len(stage.blocks) for stage in getattr(model, "stages", ())]  # type: ignore[arg-type]
+    blocks = [len(stage.blocks) for stage in getattr(model, "stages", ())]
     before, depth = [sum(blocks[:i]) for i in range(len(blocks))], sum(blocks)
     groups: dict[tuple[int, bool], dict[str, object]] = {}
     for name, parameter in _trainable(model):
@@ -64,7 +64,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 def freeze_backbone(model: nn.Module) -> None:
     """Let only ``model.head`` learn."""
     model.requires_grad_(False)
-    model.head.requires_grad_(True)  # type: ignore[union-attr, operator]
+    model.head.requires_grad_(True)  # type: ignore[operator]
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

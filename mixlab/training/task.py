@@ -84,9 +84,7 @@ class ImageTask(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.recipe)
-        scheduler = make_scheduler(
-            optimizer, self.recipe, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch
-        )
+        scheduler = make_scheduler(optimizer, self.recipe, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def prepare(self, images: Tensor, *, augment: bool = False) -> Tensor:
@@ -108,9 +106,7 @@ class ImageTask(pl.LightningModule):
         """The loss that is trained: weighted and smoothed as the recipe says."""
         if self.kind == "multilabel":
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.class_weights)
-        return F.cross_entropy(
-            logits, targets, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing
-        )
+        return F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.last_rate = max(group["lr"] for group in optimizer.param_groups)

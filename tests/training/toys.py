@@ -1,4 +1,4 @@
-"""A tiny model and data set with everything that draws random numbers: dropout, drop path, augmentation, noisy reads."""
+"""A tiny model and data set with all that draws random numbers: dropout, drop path, augmentation, noisy reads."""
 
 from __future__ import annotations
 
