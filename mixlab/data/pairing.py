@@ -1,0 +1,35 @@
+"""A data set and what is trained on it must fit together."""
+
+from __future__ import annotations
+
+from mixlab.data.card import DataCard
+from mixlab.errors import expected
+
+LOSSES = {
+    "classification": ("cross_entropy",),
+    "multilabel": ("bce",),
+    "segmentation": ("dice_ce", "dice", "cross_entropy"),
+}
+
+
+def check_pairing(card: DataCard, task: str, loss: str, channels: int) -> None:
+    """Refuse a task, loss or channel count that the data set does not have.
+
+    Args:
+        card: the data set's card.
+        task: ``classification``, ``multilabel`` or ``segmentation``.
+        loss: ``cross_entropy``, ``bce``, ``dice`` or ``dice_ce``.
+        channels: channels that the model takes.
+
+    Raises:
+        UserError: the pairing is wrong; the message says what the set needs.
+    """
+    where = f"data {card.name}"
+    if task != card.task:
+        raise expected(f"{where}, task", card.task, task, f"a {card.task} task or another data set")
+    losses = LOSSES[card.task]
+    if loss not in losses:
+        raise expected(f"{where}, loss", f"a loss for {card.task} ({' or '.join(losses)})", loss, losses[0])
+    if channels != card.channels:
+        hint = f"in_channels={card.channels}, or data.channels={channels}"
+        raise expected(f"{where}, channels of the model", card.channels, channels, hint)

@@ -1,0 +1,88 @@
+"""What a source hands over: images, labels, and the facts for the card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlab.data.card import Event, Task
+from mixlab.data.images import Array, ImageStore
+from mixlab.errors import Quoted, expected
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(kw_only=True)
+class RawData:
+    """All cases of a data set in one list, before splits, folds, channels and sizes.
+
+    A source of your own fills in ``name``, ``task``, ``classes``, ``images``, ``targets`` and ``ids``; the rest has
+    defaults. :func:`mixlab.data.open_data` does everything that is common: checks, splits, statistics, fingerprint.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    images: ImageStore
+    targets: Array
+    """Integers ``(N,)`` for classification, 0/1 ``(N, K)`` for multilabel, label maps ``(N, *spatial)`` else."""
+    ids: list[str]
+    """Names of the cases, the same on every machine: seeded splits are drawn from them."""
+    given: Sequence[str] | None = None
+    """``train``, ``val`` or ``test`` for each case, or None: the source has no splits."""
+    groups: Sequence[str] | None = None
+    """What must stay together, such as a patient, for each case."""
+    splits: str = "given"
+    """How the given splits were made."""
+    flips: tuple[int, ...] = ()
+    source: str = ""
+    licence: str = ""
+    citation: str = ""
+    notes: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def spatial_dims(self) -> int:
+        """Axes of the images without the channels."""
+        return len(self.images.shapes[0]) - 1
+
+    def check(self) -> None:
+        """Look at everything that can be seen without decoding an image.
+
+        Raises:
+            UserError: no case, lists of different length, a label that names no class.
+        """
+        where = f"data {self.name}"
+        if not self.ids:
+            raise expected(where, "at least one image", 0, "another folder or file")
+        lengths = {"images": len(self.images), "labels": len(self.targets), "ids": len(self.ids)}
+        if len(set(lengths.values())) > 1:
+            raise expected(where, "as many labels as images", lengths)
+        if len(self.classes) < (1 if self.task == "multilabel" else 2):
+            raise expected(where, "at least two classes", list(self.classes), "one sub-folder a class")
+        self._check_labels(where)
+
+    def _check_labels(self, where: str) -> None:
+        top = 1 if self.task == "multilabel" else len(self.classes) - 1
+        flat = np.asarray(self.targets).reshape(len(self.ids), -1)
+        bad = np.flatnonzero(((flat < 0) | (flat > top)).any(axis=1))
+        if len(bad):
+            worst = {i: flat[i].max() if flat[i].max() > top else flat[i].min() for i in bad[:5]}
+            cases = ", ".join(f"{self.ids[i]} has {value}" for i, value in worst.items())
+            raise expected(f"{where}, labels", f"values from 0 to {top}", Quoted(f"{len(bad)} out of range ({cases})"))
+
+    def strata(self) -> NDArray[np.int64]:
+        """One class a case for stratified drawing; of several positives the rarest, of none an extra class."""
+        if self.task == "classification":
+            return np.asarray(self.targets, dtype=np.int64)
+        if self.task == "segmentation":
+            return np.zeros(len(self.ids), dtype=np.int64)
+        positive = np.asarray(self.targets) > 0
+        frequency = positive.sum(axis=0)
+        rarest_first = np.argsort(frequency, kind="stable")
+        first = np.argmax(positive[:, rarest_first], axis=1)
+        return np.where(positive.any(axis=1), rarest_first[first], positive.shape[1]).astype(np.int64)

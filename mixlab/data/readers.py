@@ -1,0 +1,193 @@
+"""Reading one image file, and looking at its header.
+
+Intensities become [0, 1] like this:
+
+* 8- and 16-bit integers of PNG, JPEG and TIFF: divided by the largest value of their type (255, 65535);
+* everything else (32-bit integers, floats, NIfTI, DICOM): the image's own 0.5 and 99.5 percentiles become 0 and 1, and
+  what lies outside is clipped. A CT in Hounsfield units thus loses its absolute scale.
+
+Photographs are turned as their EXIF orientation says; palettes become RGB; an alpha channel is dropped. A NIfTI volume
+is turned to the nearest RAS orientation and its axes are (D, H, W) = (z, y, x); a DICOM file is one image, MONOCHROME1
+is inverted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mixlab.data.images import Array
+from mixlab.errors import UserError, expected
+
+PILLOW = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+NIFTI = (".nii", ".nii.gz")
+DICOM = (".dcm", ".dicom")
+SUFFIXES = (*PILLOW, *NIFTI, *DICOM)
+LOW, HIGH = 0.5, 99.5
+GREY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    shape: tuple[int, ...]
+    """``(C, *spatial)``"""
+    note: str = ""
+    """What reading it will lose, if anything."""
+
+
+def kind_of(path: Path) -> str | None:
+    """``pillow``, ``nifti``, ``dicom``, or None for a file that is no image."""
+    name = path.name.lower()
+    for kind, suffixes in (("pillow", PILLOW), ("nifti", NIFTI), ("dicom", DICOM)):
+        if name.endswith(suffixes):
+            return kind
+    return None
+
+
+def needs_medical(where: str) -> UserError:
+    """The error for a medical format without the extra."""
+    return expected(where, "MONAI, nibabel and pydicom to read NIfTI and DICOM", None, "pip install 'mixlab[medical]'")
+
+
+def medical() -> Any:
+    """MONAI's ``LoadImage``.
+
+    Raises:
+        UserError: the extra ``medical`` is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside MONAI at import are none of the user's business
+            import nibabel  # noqa: F401
+            import pydicom  # noqa: F401
+            from monai.transforms import LoadImage
+    except ImportError as error:
+        raise needs_medical("reading NIfTI and DICOM") from error
+    return LoadImage
+
+
+def read_header(path: Path) -> Header:
+    """Shape of the image as :func:`read_image` will give it."""
+    kind = kind_of(path)
+    if kind == "nifti":
+        return Header((1, *_nifti_size(path)))
+    if kind == "dicom":
+        return _dicom_header(path)
+    with Image.open(path) as image:
+        _one_page(image)
+        width, height = image.size
+        if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # stored lying on its side
+            width, height = height, width
+        return Header((1 if image.mode in GREY_MODES else 3, height, width), _loss(image))
+
+
+def read_image(path: Path) -> Array:
+    """The decoded image ``(C, *spatial)``: uint8, uint16, or float32 in [0, 1].
+
+    Raises:
+        OSError, ValueError: the file is broken, or is no image that can be trained on.
+    """
+    kind = kind_of(path)
+    if kind == "nifti":
+        return percentile_scaled(_read_nifti(path))
+    if kind == "dicom":
+        return percentile_scaled(_read_dicom(path))
+    return _read_pillow(path)
+
+
+def percentile_scaled(values: Array) -> Array:
+    """Float32 in [0, 1]: the image's 0.5 and 99.5 percentiles become 0 and 1; a constant image becomes 0."""
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has values that are not finite")
+    low, high = np.percentile(values, (LOW, HIGH))
+    if high <= low:  # nearly all pixels are equal: use the whole range
+        low, high = values.min(), values.max()
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.float32)
+    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+
+
+def _one_page(image: Image.Image) -> None:
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1:
+        raise ValueError(f"it has {pages} pages; save each as an image, or the stack as NIfTI")
+
+
+def _loss(image: Image.Image) -> str:
+    if image.mode in ("RGBA", "LA", "PA"):
+        return "alpha channel dropped"
+    tiles = getattr(image, "tile", None)
+    raw_mode = str(tiles[0][3]) if tiles else ""
+    if image.mode == "RGB" and "16" in raw_mode:
+        return "16-bit colour read at 8 bits"
+    return "32-bit values scaled by percentiles" if image.mode in ("I", "F") else ""
+
+
+def _read_pillow(path: Path) -> Array:
+    with Image.open(path) as opened:
+        _one_page(opened)
+        image = ImageOps.exif_transpose(opened)
+        if image.mode in ("I", "F"):
+            return percentile_scaled(np.asarray(image))[None]
+        if image.mode.startswith("I;16"):
+            return np.asarray(image).astype(np.uint16)[None]
+        if image.mode in GREY_MODES:
+            return np.asarray(image.convert("L"))[None]
+        return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), -1, 0))
+
+
+def _nifti_size(path: Path) -> tuple[int, ...]:
+    medical()
+    import nibabel
+
+    stored = nibabel.load(path)
+    return _flat_size(nibabel.as_closest_canonical(stored).shape)
+
+
+def _flat_size(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(z, y, x) of a NIfTI's (x, y, z, ...); axes of length one at the end are dropped."""
+    kept = list(shape)
+    while len(kept) > 2 and kept[-1] == 1:
+        kept.pop()
+    if not 2 <= len(kept) <= 3:
+        raise ValueError(f"it has the shape {shape}; only 2D and 3D images can be read")
+    return tuple(int(n) for n in reversed(kept))
+
+
+def _read_nifti(path: Path) -> Array:
+    load = medical()
+    from monai.transforms import Orientation
+
+    volume = load(reader="NibabelReader", image_only=True, ensure_channel_first=True)(str(path))
+    values = np.asarray(Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume))[0]
+    return values.T.reshape(1, *_flat_size(values.shape))
+
+
+def _dicom_header(path: Path) -> Header:
+    medical()
+    import pydicom
+
+    data = pydicom.dcmread(path, stop_before_pixels=True)
+    frames = int(data.get("NumberOfFrames", 1) or 1)
+    if frames > 1:
+        raise ValueError(f"it has {frames} frames; one DICOM file is one image here, save the volume as NIfTI")
+    channels = int(data.get("SamplesPerPixel", 1))
+    note = "MONOCHROME1 inverted" if data.get("PhotometricInterpretation") == "MONOCHROME1" else ""
+    return Header((channels, int(data.Rows), int(data.Columns)), note)
+
+
+def _read_dicom(path: Path) -> Array:
+    load = medical()
+    channels, height, width = read_header(path).shape
+    loaded = load(reader="PydicomReader", image_only=True)(str(path))
+    values = np.asarray(loaded, dtype=np.float64).reshape(width, height, channels)  # MONAI's arrays are (x, y, ...)
+    image = values.transpose(2, 1, 0)
+    return -image if read_header(path).note.startswith("MONOCHROME1") else image

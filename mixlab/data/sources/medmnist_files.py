@@ -1,0 +1,108 @@
+"""Finding, fetching and reading MedMNIST's npz files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixlab.data.card import Event, event
+from mixlab.data.config import DataConfig
+from mixlab.data.images import Array
+from mixlab.data.raw import SPLITS
+from mixlab.errors import Quoted, expected
+
+
+@dataclass(frozen=True)
+class Npz:
+    """Images and labels of each split."""
+
+    path: Path
+    images: dict[str, Array]
+    labels: dict[str, Array]
+
+
+def default_root() -> Path:
+    """Where the medmnist package keeps its files."""
+    from medmnist.info import DEFAULT_ROOT
+
+    return Path(DEFAULT_ROOT) if DEFAULT_ROOT else Path.home() / ".medmnist"
+
+
+def find_npz(config: DataConfig, flag: str, size: int, info: dict[str, Any]) -> Path:
+    """The file under the local root, or a fetched one when the configuration asks for it.
+
+    Raises:
+        UserError: it is not there and may not be, or could not be, fetched.
+    """
+    root = (Path(config.root) if config.root is not None else default_root()).expanduser()
+    names = [f"{flag}.npz", f"{flag}_28.npz"] if size == 28 else [f"{flag}_{size}.npz"]
+    places = [folder / name for folder in (root, root / "medmnist") for name in names]
+    for place in places:
+        if place.is_file():
+            return place
+    if config.download:
+        return _download(root, flag, size, info, places[0].name)
+    looked = Quoted("none of " + ", ".join(str(p) for p in places))
+    url = info["url" if size == 28 else f"url_{size}"]
+    hint = f"--data-root FOLDER with {names[0]} in it, or --data.download true, or fetching {url}"
+    raise expected(f"data medmnist:{flag}", f"the file {names[0]}", looked, hint)
+
+
+def _download(root: Path, flag: str, size: int, info: dict[str, Any], filename: str) -> Path:
+    """Fetch through the medmnist package into a folder of its own first: an interrupted file never looks whole."""
+    import medmnist
+
+    target = root / filename
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as folder:
+            with contextlib.redirect_stdout(io.StringIO()):
+                getattr(medmnist, info["python_class"])(split="train", download=True, root=folder, size=size)
+            os.replace(Path(folder) / filename, target)
+    except (RuntimeError, OSError) as error:
+        reason = "the download failed (no network, or the server's file differs from its checksum)"
+        got = Quoted(reason if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}")
+        url = info["url" if size == 28 else f"url_{size}"]
+        raise expected(f"data medmnist:{flag}", f"to fetch {url}", got, f"putting that file at {target}") from error
+    return target
+
+
+def check_md5(path: Path, official: str, name: str) -> list[Event]:
+    """Compare with the official checksum; another file is accepted, and that is recorded."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    if digest.hexdigest() == official:
+        return []
+    message = f"{name}: MD5 {digest.hexdigest()} of {path.name} differs from the official {official}"
+    return [event("checksum", message)]
+
+
+def read_npz(path: Path) -> Npz:
+    """The six arrays of a MedMNIST file.
+
+    Raises:
+        UserError: the file is truncated or corrupt, or an array is missing.
+    """
+    keys = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
+    where = f"data file {path}"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in keys if key not in file.files]
+            arrays = {key: file[key] for key in keys if key not in missing}
+    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
+        got = Quoted(f"{type(error).__name__}: {error}")
+        raise expected(where, "a readable npz file", got, "fetching it again: it is truncated or corrupt") from error
+    if missing:
+        got = Quoted(f"none of {', '.join(missing)}")
+        raise expected(where, f"the arrays {', '.join(keys)}", got, "the official file")
+    return Npz(path, {s: arrays[f"{s}_images"] for s in SPLITS}, {s: arrays[f"{s}_labels"] for s in SPLITS})
