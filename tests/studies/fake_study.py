@@ -130,7 +130,13 @@ def _write_run(
         "label": label,
     }
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    environment = {"mixlab": "0.1.0", "python": "3.11.9", "torch": "2.11.0", "platform": "Linux", "cpu": "x86_64"}
+    environment: dict[str, Any] = {
+        "mixlab": "0.1.0",
+        "python": "3.11.9",
+        "torch": "2.11.0",
+        "platform": "Linux",
+        "cpu": "x86_64",
+    }
     environment |= {
         "device": "cpu",
         "threads": 1,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.studies.report.style import category_axis, figure, text, view
+from mixlab.studies.report.style import INK, category_axis, figure, text, view
 from mixlab.studies.report.summary import LabelSummary, StudySummary
 
 Json = dict[str, Any]
@@ -47,7 +47,7 @@ def _heat(values: NDArray[np.float64], low: float, written: bool, hover: str, **
     trace |= {"showscale": not written}
     trace |= {"colorbar": {"thickness": 10, "outlinewidth": 0, "tickformat": ".0%", "len": 0.9, "x": 1.01}}
     gap = {"xgap": 2, "ygap": 2} if values.shape[1] <= 40 else {}
-    return trace | gap | ({"texttemplate": "%{text}"} if written else {}) | extra
+    return trace | gap | ({"texttemplate": "%{text}", "textfont": {"color": INK}} if written else {}) | extra
 
 
 def _named(rows: list[str], columns: list[str]) -> Json:

@@ -93,7 +93,7 @@ class RunRecord:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
                 found = [arrays[name] for name in names]
             if len({len(a) for a in found}) != 1:
                 raise ValueError("arrays of different length")

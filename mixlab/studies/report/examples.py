@@ -83,7 +83,8 @@ def _example(case: str, image: NDArray[np.uint8], labels: list[LabelSummary], cl
         right = sum(np.array_equal(_decide(p, target), target) for _, p in found)
         sure = float(mean.max()) if target.ndim == 0 else None
         good = bool(np.array_equal(said, target))
-        answers.append(Answer(label.label, _names(said, classes), good, sure, right, len(found)))
+        text = _names(said, classes) if good or target.ndim == 0 else _mistakes(said, target, classes)
+        answers.append(Answer(label.label, text, good, sure, right, len(found)))
     return Example(case, png_uri(image), truth, answers) if answers else None
 
 
@@ -105,3 +106,11 @@ def _decide(probabilities: NDArray[np.float64], target: NDArray[np.generic]) -> 
 def _names(target: NDArray[np.generic], classes: list[str]) -> str:
     chosen = [int(target)] if target.ndim == 0 else [int(k) for k in np.flatnonzero(target)]
     return ", ".join(classes[k] if k < len(classes) else str(k) for k in chosen) or "none"
+
+
+def _mistakes(said: NDArray[np.generic], target: NDArray[np.generic], classes: list[str]) -> str:
+    """Where an answer of several classes differs from the truth."""
+    is_true, is_said = target.astype(np.int64), said.astype(np.int64)
+    missed, added = np.maximum(is_true - is_said, 0), np.maximum(is_said - is_true, 0)
+    parts = [("missed", missed), ("added", added)]
+    return "; ".join(f"{word} {_names(part, classes)}" for word, part in parts if part.any())

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 
 from mixlab.studies.report.collect import RunRecord, number
-from mixlab.studies.report.style import MUTED, Style, axis, category_axis, figure, label_styles, quantity, text, view
+from mixlab.studies.report.style import (
+    MUTED,
+    Style,
+    axis,
+    category_axis,
+    figure,
+    label_styles,
+    probability,
+    quantity,
+    text,
+    view,
+)
 from mixlab.studies.report.summary import METRIC_NAMES, LabelSummary, StudySummary
 from mixlab.studies.statistics import Pair
 
@@ -126,13 +137,19 @@ def _against(summary: StudySummary, reference: str, others: list[str]) -> Json:
                 "marker": {"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2, "color": colour}},
                 "error_x": _error(difference, low, high, colour),
                 "hovertemplate": f"{text(other)} minus {text(reference)}: {difference:+.4f}<br>"
-                f"{low:+.3f} to {high:+.3f}, p = {pair.p_adjusted:.2g}<br>{verdict}<extra></extra>",
+                f"{low:+.3f} to {high:+.3f}, p {_probability_text(pair)}<br>{verdict}<extra></extra>",
             }
         )
     zero = {"type": "line", "x0": 0, "x1": 0, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": MUTED, "width": 1}}
     x = axis(f"difference in test {summary.metric_name}", nticks=7)
     y = category_axis(others, most=60, range=[len(others) - 0.5, -0.5])
     return view(reference, data, 110 + 32 * len(others), xaxis=x, yaxis=y, shapes=[zero], showlegend=False)
+
+
+def _probability_text(pair: Pair) -> str:
+    """``= 0.03`` or ``< 0.001``, as figures read HTML."""
+    p = probability(pair.p_adjusted)
+    return text(p) if p.startswith("<") else f"= {p}"
 
 
 def _signed(pair: Pair, first: str) -> tuple[float, float, float]:

@@ -12,7 +12,7 @@ from mixlab.studies.report.class_figures import class_figures
 from mixlab.studies.report.collect import RunRecord, read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
-from mixlab.studies.report.style import quantity, score
+from mixlab.studies.report.style import probability, quantity, score
 from mixlab.studies.report.summary import StudySummary, count
 from mixlab.studies.report.table import columns, link, ranked_rows, slug, write_ranking, write_results
 from mixlab.training.files import write_text
@@ -55,6 +55,7 @@ def render(summary: StudySummary) -> str:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(link=link, score=score, quantity=quantity, slug=slug, count=count, run_number=run_number)
+    environment.globals.update(probability=probability)
     environment.filters["breakable"] = breakable
     figures = {figure["id"]: figure for figure in score_figures(summary) + class_figures(summary)}
     return environment.get_template("report.html.j2").render(

@@ -36,13 +36,13 @@ class Style:
 def label_styles(labels: Sequence[tuple[str, str]]) -> dict[str, Style]:
     """Give each ``(label, mixer)`` a style; past eight mixers colours come again with other symbols."""
     mixers = sorted({mixer for _, mixer in labels})
-    variants: dict[str, int] = {}
+    used = [0] * len(COLOURS)
     styles = {}
     for label, mixer in sorted(labels):
-        turn, place = divmod(mixers.index(mixer), len(COLOURS))
-        variant = variants.get(mixer, 0) + turn
-        variants[mixer] = variants.get(mixer, 0) + 1
-        styles[label] = Style(COLOURS[place], SYMBOLS[variant % len(SYMBOLS)], DASHES[variant % len(DASHES)])
+        place = mixers.index(mixer) % len(COLOURS)
+        turn = used[place]
+        used[place] += 1
+        styles[label] = Style(COLOURS[place], SYMBOLS[turn % len(SYMBOLS)], DASHES[turn % len(DASHES)])
     return styles
 
 
@@ -65,6 +65,11 @@ def quantity(value: float | None, digits: int = 3) -> str:
 def score(value: float | None) -> str:
     """A score with three decimals."""
     return NOTHING if value is None else f"{value:.3f}"
+
+
+def probability(p: float) -> str:
+    """A p value with two digits; very small ones are not worth their digits."""
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def axis(title: str = "", **extra: Any) -> dict[str, Any]:
