@@ -23,7 +23,7 @@ class DataConfig:
     name: str = "digits"
     """Data set: a name of `mixlab list data`, `medmnist:NAME[@SIZE]`, `folder:PATH` or `csv:PATH`."""
     root: Path | None = None
-    """Folder that holds the data files; for `folder` and `csv` the folder that relative paths start from."""
+    """Folder that holds the data files; for `folder` and `csv` the folder that relative image paths start from."""
     download: bool = False
     """Fetch a published set that is not under `root`; nothing is ever fetched without this."""
     image_size: int | list[int] | None = None

@@ -16,8 +16,11 @@ def cross_validation(raw: RawData, splits: Membership, *, folds: int, fold: int 
     Folds are stratified by class, and no group is divided (scikit-learn's StratifiedGroupKFold and StratifiedKFold).
 
     Raises:
-        UserError: no fold was chosen, or a class has fewer cases (or groups) than there are folds.
+        UserError: the set's splits are fixed, no fold was chosen, or a class has fewer cases (or groups) than there are folds.
     """
+    if raw.fixed_splits:
+        hint = "leaving folds out"
+        raise expected("data.folds", f"no folds for {raw.name}, whose splits are {raw.splits}", folds, hint)
     if fold is None:
         raise expected("data.fold", f"a fold from 0 to {folds - 1} next to folds: {folds}", None, "0")
     pool = np.sort(np.concatenate([splits.indices["train"], splits.indices["val"]]))

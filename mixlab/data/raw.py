@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.data.card import Event, Task
+from mixlab.data.card import DataCard, Event, Task
 from mixlab.data.images import Array, ImageStore
 from mixlab.errors import Quoted, expected
 
 SPLITS = ("train", "val", "test")
+FACTS = ("name", "task", "classes", "splits", "flips", "source", "licence", "citation", "notes", "leaks")
 
 
 @dataclass(kw_only=True)
@@ -37,6 +38,8 @@ class RawData:
     """What must stay together, such as a patient, for each case."""
     splits: str = "given"
     """How the given splits were made."""
+    fixed_splits: bool = False
+    """Whether the given splits are the only sensible ones, so that folds are refused (neighbouring slices)."""
     flips: tuple[int, ...] = ()
     source: str = ""
     licence: str = ""
@@ -44,6 +47,14 @@ class RawData:
     notes: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
+
+    @classmethod
+    def from_card(
+        cls, card: DataCard, *, images: ImageStore, targets: Array, ids: list[str], given: Sequence[str] | None
+    ) -> RawData:
+        """The facts of a card that is known before the data, with the data."""
+        facts = {name: getattr(card, name) for name in FACTS}
+        return cls(images=images, targets=targets, ids=ids, given=given, **facts)
 
     @property
     def spatial_dims(self) -> int:

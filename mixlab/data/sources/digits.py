@@ -38,22 +38,16 @@ def open_digits(config: DataConfig, _argument: str) -> RawData:
     targets = np.asarray(bunch.target, dtype=np.int64)
     ids = [f"digit-{i:04d}" for i in range(len(targets))]
     how = f"seeded, stratified 50/20/30 (seed {config.split_seed})"
-    return RawData(
-        name="digits",
-        task="classification",
-        classes=CLASSES,
+    raw = RawData.from_card(
+        describe(),
         images=ArrayImages([(np.asarray(bunch.images) / 16).astype(np.float32)]),
         targets=targets,
         ids=ids,
         given=_split(targets, ids, config.split_seed),
-        splits=how,
-        source=SOURCE,
-        licence=LICENCE,
-        citation=CITATION,
-        notes=NOTES,
-        leaks=LEAKS,
-        events=[event("split", f"digits has no official split here; {how}")],
     )
+    raw.splits = how
+    raw.events = [event("split", f"digits has no official split here; {how}")]
+    return raw
 
 
 def _split(targets: np.ndarray, ids: list[str], seed: int) -> list[str]:

@@ -36,10 +36,15 @@ NOTES = {
     "chestmnist": ("14 findings of which any number may be present; an image with none of them is normal",),
     "dermamnist": ("licence is non-commercial",),
 }
-ORGANS = "slices of one CT volume lie in one split only, but left and right organs are told apart by position"
 LEAKS = {
+    "pathmnist": ("training and validation patches come from the same slides; the test patches from another hospital",),
     "dermamnist": ("HAM10000 holds several images of a lesion; the official split does not keep them together",),
-    "pneumoniamnist": ("8 of the 524 validation images also occur in the training split",),
+    "octmnist": ("training and validation images were divided at random, with several images of a patient",),
+    "tissuemnist": ("cells of the same few tissue samples are in all splits",),
+    "pneumoniamnist": (
+        "training and validation images were divided at random, with several images of some patients",
+        "8 of the 524 validation images also occur in the training split",
+    ),
 }
 
 
@@ -141,24 +146,19 @@ def open_medmnist(config: DataConfig, argument: str) -> RawData:
         events.append(event("split sizes", message))
     labels = [data.labels[split].reshape(sizes[split], -1) for split in SPLITS]
     targets = np.concatenate(labels).astype(np.int64)
-    return RawData(
-        name=name.full,
-        task=name.task,
-        classes=name.classes,
+    raw = RawData.from_card(
+        card,
         images=ArrayImages([data.images[split] for split in SPLITS], channels_last=card.channels == 3),
         targets=targets if name.task == "multilabel" else targets[:, 0],
         ids=[f"{split}-{i:06d}" for split in SPLITS for i in range(sizes[split])],
         given=[split for split in SPLITS for _ in range(sizes[split])],
-        splits="official" if sizes == card.sizes else "given (sizes differ from the official ones)",
-        flips=card.flips,
-        source=card.source,
-        licence=card.licence,
-        citation=card.citation,
-        notes=card.notes,
-        # exact copies are counted when the set is opened; the card would say it twice
-        leaks=card.leaks if name.flag != "pneumoniamnist" else (),
-        events=events,
     )
+    raw.events = events
+    # exact copies are counted when the set is opened; the card would say it twice
+    raw.leaks = tuple(leak for leak in card.leaks if "also occur" not in leak)
+    if sizes != card.sizes:
+        raw.splits = "given (sizes differ from the official ones)"
+    return raw
 
 
 def _check_shapes(data: Npz, name: MedMNISTName) -> None:
