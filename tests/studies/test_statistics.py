@@ -146,7 +146,7 @@ def test_training_and_test_case_spread_are_told_apart() -> None:
     calm = rank(draw_study(rng, labels=4, seeds=8, cases=300, seed_sd=0.0))
     lucky = rank(draw_study(rng, labels=4, seeds=8, cases=300, seed_sd=0.8))
     quiet, loud = (np.mean([(row.training_sd or 0) ** 2 for row in ranking.rows]) for ranking in (calm, lucky))
-    assert quiet < 0.02**2
+    assert quiet < 0.03**2
     assert loud > 0.06**2
     few, many = (rank(draw_study(rng, labels=2, cases=n, seed_sd=0.0)).rows[0].case_se for n in (100, 1600))
     assert 2.5 < few / many < 6
