@@ -79,8 +79,8 @@ def reference(
 def choose_path(size: tuple[int, ...], kernel: tuple[int, ...], dilation: tuple[int, ...]) -> str:
     """The PyTorch-only path for a grid: ``dense``, ``bands`` or ``shift``.
 
-    Measured with ``benchmarks/local_attention.py`` (fp32, one thread, batch 8, head size 16, forward and backward):
-    dense wins on small grids; bands of rows win for wide windows in 2D; the loop over offsets wins otherwise. A traced
+    Measured with ``benchmarks/local_attention.py`` (fp32, one thread, batch 8, head size 16, forward and backward): dense
+    wins on small grids; bands of rows for wide windows and middling grids; the loop over offsets otherwise. A traced
     graph takes ``shift``, whose operations do not depend on the size, so that exported height and width stay dynamic.
     """
     if torch.compiler.is_compiling():
@@ -88,11 +88,12 @@ def choose_path(size: tuple[int, ...], kernel: tuple[int, ...], dilation: tuple[
     tokens = math.prod(size)
     if tokens <= DENSE_TOKENS:
         return "dense"
-    wide = math.prod(kernel) >= BANDS_WINDOW and len(size) == 2
-    return "bands" if wide and max(dilation) == 1 else "shift"
+    banded = math.prod(kernel) >= BANDS_WINDOW or tokens <= BANDS_TOKENS
+    return "bands" if banded and len(size) > 1 and max(dilation) == 1 else "shift"
 
 
 DENSE_TOKENS = 196
+BANDS_TOKENS = 512
 BANDS_WINDOW = 25
 
 

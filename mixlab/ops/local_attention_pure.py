@@ -34,8 +34,8 @@ def shift(q: Tensor, k: Tensor, v: Tensor, kernel: Ints, dilation: Ints, scale: 
     size = q.shape[3:]
     halo = [w // 2 * step for w, step in zip(kernel, dilation, strict=True)]
     padding = [h for h in reversed(halo) for _ in (0, 1)]  # F.pad wants the last axis first
-    k, v = F.pad(k, padding), F.pad(v, padding)
-    q = q * scale
+    k, v = F.pad(k.contiguous(), padding), F.pad(v.contiguous(), padding)  # the loop reads rows of pixels
+    q = q.contiguous() * scale
 
     def shifted(t: Tensor, offset: Ints) -> Tensor:
         for axis, (h, o, n) in enumerate(zip(halo, offset, size, strict=True), start=3):

@@ -1,0 +1,77 @@
+"""Which PyTorch-only path of local attention is fastest where? The dispatcher's thresholds come from this table.
+
+    python benchmarks/local_attention.py [--repeats 5] [--dims 2]
+
+fp32, batch 8, 4 heads of 16, one thread, CPU time; every cell is the median of paired repeats, as time over full
+attention of the same shape (forward, forward and backward): lower is faster. `*` marks the dispatcher's choice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mixlab.ops import local_attention_pure as pure
+from mixlab.ops.local_attention import choose_path
+
+SHAPES = {
+    2: [((56, 56), 3), ((56, 56), 5), ((56, 56), 7), ((28, 28), 3), ((28, 28), 5), ((28, 28), 7), ((14, 14), 3),
+        ((14, 14), 5), ((14, 14), 7), ((7, 7), 3), ((7, 7), 7)],
+    3: [((16, 16, 16), 3), ((8, 8, 8), 3), ((8, 8, 8), 5)],
+}  # fmt: skip
+
+
+def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Fused attention over all positions."""
+    q, k, v = (t.flatten(3).transpose(2, 3) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
+
+
+def seconds(function: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward: bool) -> float:
+    """CPU seconds of one call."""
+    start = time.process_time()
+    out = function()
+    if backward:
+        torch.autograd.grad(out, inputs, torch.ones_like(out))
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="paired repeats")
+    parser.add_argument("--dims", type=int, default=2, choices=[2, 3], help="spatial axes")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {arguments.repeats} repeats, one thread")
+    print(f"{'grid':>12} {'k':>2}  " + "  ".join(f"{name:>14}" for name in pure.PATHS))
+    for size, k in SHAPES[arguments.dims]:
+        kernel, dilation = (k,) * len(size), (1,) * len(size)
+        inputs = tuple(torch.randn(8, 4, 16, *size, requires_grad=True) for _ in range(3))
+        calls: dict[str, Callable[[], Tensor]] = {"full": lambda i=inputs: full(*i)}
+        for name, path in pure.PATHS.items():
+            calls[name] = lambda p=path, i=inputs, w=kernel, s=dilation: p(*i, w, s, 0.25)
+        times: dict[tuple[str, bool], list[float]] = {}
+        for repeat in range(arguments.repeats + 1):  # the first repeat warms up
+            for name, call in calls.items():
+                for backward in (False, True):
+                    taken = seconds(call, inputs, backward)
+                    if repeat:
+                        times.setdefault((name, backward), []).append(taken)
+        ratios = {
+            (name, b): statistics.median(t / f for t, f in zip(times[name, b], times["full", b], strict=True))
+            for name in pure.PATHS
+            for b in (False, True)
+        }
+        chosen = choose_path(size, kernel, dilation)
+        cells = (f"{ratios[n, False]:6.2f} {ratios[n, True]:6.2f}{'*' if n == chosen else ' '}" for n in pure.PATHS)
+        print(f"{'x'.join(map(str, size)):>12} {k:>2}  " + "  ".join(cells), flush=True)
+
+
+if __name__ == "__main__":
+    main()
