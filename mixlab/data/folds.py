@@ -16,7 +16,7 @@ def cross_validation(raw: RawData, splits: Membership, *, folds: int, fold: int 
     Folds are stratified by class, and no group is divided (scikit-learn's StratifiedGroupKFold and StratifiedKFold).
 
     Raises:
-        UserError: the set's splits are fixed, no fold was chosen, or a class has fewer cases (or groups) than there are folds.
+        UserError: the set's splits are fixed, no fold was chosen, or a class has fewer cases (or groups) than folds.
     """
     if raw.fixed_splits:
         hint = "leaving folds out"

@@ -61,7 +61,8 @@ def make_splits(raw: RawData, seed: int) -> Membership:
     if len(indices) == 1:
         enough(raw, indices["train"], 3)
         indices["train"], indices["test"] = draw(raw, indices["train"], seed, "test")
-        indices["train"], indices["val"] = draw(raw, indices["train"], seed, "val")
+        rest = FRACTION / (1 - FRACTION)  # of what is left, so that it is the same share of all
+        indices["train"], indices["val"] = draw(raw, indices["train"], seed, "val", rest)
         how = f"seeded, stratified by class: {share} of the {unit} test, {share} validation (seed {seed})"
         return Membership(indices, how, [event("split", f"no splits given; {how}")])
     if len(indices) == 3:
@@ -112,7 +113,7 @@ def unit_names(raw: RawData) -> Sequence[str]:
     return raw.groups if raw.groups is not None else raw.ids
 
 
-def draw(raw: RawData, pool: Indices, seed: int, purpose: str) -> tuple[Indices, Indices]:
+def draw(raw: RawData, pool: Indices, seed: int, purpose: str, share: float = FRACTION) -> tuple[Indices, Indices]:
     """Divide ``pool`` into what stays and a stratified share for ``purpose``; groups stay whole."""
     strata, names = raw.strata(), unit_names(raw)
     members: dict[str, list[int]] = {}
@@ -124,16 +125,16 @@ def draw(raw: RawData, pool: Indices, seed: int, purpose: str) -> tuple[Indices,
     taken: list[int] = []
     for units in by_class.values():
         ordered = [units[i] for i in draw_order(units, seed, purpose)]
-        taken += [case for name in first_units(ordered, members) for case in members[name]]
+        taken += [case for name in first_units(ordered, members, share) for case in members[name]]
     chosen = np.array(sorted(taken), dtype=np.int64)
     return np.setdiff1d(pool, chosen), chosen
 
 
-def first_units(ordered: list[str], members: dict[str, list[int]]) -> list[str]:
+def first_units(ordered: list[str], members: dict[str, list[int]], share: float) -> list[str]:
     """Units from the front until their cases are the share; one that would overshoot by half is passed over."""
     if len(ordered) < 2:
         return []  # the only group of its class stays in training
-    goal = max(1, int(FRACTION * sum(len(members[name]) for name in ordered) + 0.5))
+    goal = max(1, int(share * sum(len(members[name]) for name in ordered) + 0.5))
     count, chosen = 0, []
     for name in ordered:
         if count < goal and count + len(members[name]) <= 1.5 * goal:

@@ -13,9 +13,11 @@ is inverted.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ DICOM = (".dcm", ".dicom")
 SUFFIXES = (*PILLOW, *NIFTI, *DICOM)
 LOW, HIGH = 0.5, 99.5
 GREY_MODES = {"1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L"}
+
+_WARNINGS = Lock()  # files are read in threads, and the filters of warnings belong to all of them
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ def needs_medical(where: str) -> UserError:
     return expected(where, "MONAI, nibabel and pydicom to read NIfTI and DICOM", None, "pip install 'mixlab[medical]'")
 
 
+@functools.cache
 def medical() -> Any:
-    """MONAI's ``LoadImage``.
+    """MONAI's module of image readers.
 
     Raises:
         UserError: the extra ``medical`` is not installed.
@@ -67,10 +72,10 @@ def medical() -> Any:
             warnings.simplefilter("ignore")  # deprecations inside MONAI at import are none of the user's business
             import nibabel  # noqa: F401
             import pydicom  # noqa: F401
-            from monai.transforms import LoadImage
+            from monai.data import image_reader
     except ImportError as error:
         raise needs_medical("reading NIfTI and DICOM") from error
-    return LoadImage
+    return image_reader
 
 
 def read_header(path: Path) -> Header:
@@ -163,11 +168,8 @@ def _flat_size(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _read_nifti(path: Path) -> Array:
-    load = medical()
-    from monai.transforms import Orientation
-
-    volume = load(reader="NibabelReader", image_only=True, ensure_channel_first=True)(str(path))
-    values = np.asarray(Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(volume))[0]
+    reader = medical().NibabelReader(as_closest_canonical=True)
+    values = np.asarray(reader.get_data(reader.read(str(path)))[0])
     return values.T.reshape(1, *_flat_size(values.shape))
 
 
@@ -185,9 +187,12 @@ def _dicom_header(path: Path) -> Header:
 
 
 def _read_dicom(path: Path) -> Array:
-    load = medical()
     channels, height, width = read_header(path).shape
-    loaded = load(reader="PydicomReader", image_only=True)(str(path))
+    reader = medical().PydicomReader()
+    with _WARNINGS, warnings.catch_warnings():
+        # a plain X-ray has no position in space, which MONAI regrets; nothing here needs it
+        warnings.filterwarnings("ignore", message="PydicomReader: ImageOrientationPatient")
+        loaded = reader.get_data(reader.read(str(path)))[0]
     values = np.asarray(loaded, dtype=np.float64).reshape(width, height, channels)  # MONAI's arrays are (x, y, ...)
     image = values.transpose(2, 1, 0)
     return -image if read_header(path).note.startswith("MONOCHROME1") else image
