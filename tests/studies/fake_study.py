@@ -31,6 +31,7 @@ class FakeStudy:
     rgb: bool = False
     states: dict[tuple[str, int], str] = field(default_factory=dict)
     generator: int = 0
+    data: str = "digits"
 
 
 def write_study(folder: Path, spec: FakeStudy) -> Path:
@@ -40,12 +41,12 @@ def write_study(folder: Path, spec: FakeStudy) -> Path:
     study: dict[str, Any] = {
         "name": folder.name,
         "model": "metaformer_nano",
-        "mixers": sorted({label.split("-k")[0] for label in spec.labels}),
-        "kernel_sizes": sorted({int(label.split("-k")[1]) for label in spec.labels if "-k" in label}),
+        "mixers": sorted({_parts(label)[0] for label in spec.labels}),
+        "kernel_sizes": sorted({kernel for label in spec.labels if (kernel := _parts(label)[1]) is not None}),
         "seeds": list(spec.seeds),
         "folds": len(spec.folds) if spec.folds[0] is not None else None,
         "labels": list(spec.labels),
-        "data": {"name": "digits"},
+        "data": [{"name": spec.data}],
         "recipe": {"epochs": spec.epochs, "lr": 0.001},
         "created": "2026-01-05T09:00:00+00:00",
     }
@@ -58,6 +59,13 @@ def write_study(folder: Path, spec: FakeStudy) -> Path:
     study["runs"] = sorted(path.name for path in (folder / "runs").iterdir())
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
+
+
+def _parts(label: str) -> tuple[str, int | None]:
+    """Mixer and kernel size of ``mixer[-k<size>][-<data>]``."""
+    mixer, *rest = label.split("-")
+    sizes = [int(word[1:]) for word in rest if word.startswith("k")]
+    return mixer, sizes[0] if sizes else None
 
 
 def _truth(rng: np.random.Generator, spec: FakeStudy) -> tuple[np.ndarray, np.ndarray]:
@@ -111,15 +119,15 @@ def _write_run(
     truth: Any,
     images: Any,
 ) -> None:
-    mixer, _, kernel = label.partition("-k")
+    mixer, kernel = _parts(label)
     state = spec.states.get((label, seed), "finished")
     name = f"{label}-s{seed}" + ("" if fold is None else f"-f{fold}") + f"-{rng.integers(16**12):012x}"
     run = folder / "runs" / name
     run.mkdir(parents=True)
-    model = {"name": "metaformer_nano", "token_mixer": mixer, "kernel_size": int(kernel) if kernel else None}
+    model = {"name": "metaformer_nano", "token_mixer": mixer, "kernel_size": kernel}
     config = {
         "model": model,
-        "data": {"name": "digits", "train_per_class": 20},
+        "data": {"name": spec.data, "train_per_class": 20},
         "recipe": {"epochs": spec.epochs, "lr": 0.001},
         "seed": seed,
         "fold": fold,
@@ -187,9 +195,9 @@ def _write_results(
     images: Any,
     skill: float,
 ) -> None:
-    mixer, _, kernel = label.partition("-k")
+    mixer, kernel = _parts(label)
     cost = 1.0 + 0.2 * len(mixer)
-    summary: dict[str, Any] = {"label": label, "mixer": mixer, "kernel_size": int(kernel) if kernel else None}
+    summary: dict[str, Any] = {"label": label, "mixer": mixer, "kernel_size": kernel}
     summary |= {"model": "metaformer_nano", "seed": seed, "fold": fold, "parameters": int(200_000 * cost)}
     summary |= {"macs": int(9e6 * cost), "macs_needed": int(8e6 * cost), "macs_dense": int(3e7 * cost)}
     summary |= {"seconds_per_epoch": 1.2 * cost, "total_seconds": 15 * cost, "peak_memory_mb": 300 + 40 * cost}
@@ -211,7 +219,7 @@ def _write_results(
 def _card(spec: FakeStudy) -> dict[str, Any]:
     counts = {name: spec.cases // len(spec.classes) for name in spec.classes}
     return {
-        "name": "digits",
+        "name": spec.data,
         "task": "multilabel" if spec.multilabel else "classification",
         "classes": list(spec.classes),
         "channels": 3 if spec.rgb else 1,

@@ -174,12 +174,35 @@ def test_unfinished_study_says_so(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", spec)
     shutil.rmtree(next((folder / "runs").glob("sep_conv-k3-s1-*")))
     summary = summary_of(folder)
-    assert summary.state_counts() == {"finished": 3, "failed": 1, "running": 1, "missing": 1}
-    assert "3 of 6 runs are finished (1 failed, 1 running, 1 missing)." in summary.basis()
-    assert {run.state for run, _ in unfinished(summary.study)} == {"failed", "running"}
+    # No process holds the run that says "running": it was killed.
+    assert summary.state_counts() == {"finished": 3, "failed": 1, "interrupted": 1, "missing": 1}
+    assert "3 of 6 runs are finished (1 failed, 1 interrupted, 1 missing)." in summary.basis()
+    assert {run.state for run, _ in unfinished(summary.study)} == {"failed", "interrupted"}
     text = page_of(folder).text
     assert "missing" in text
     assert "<loss is not finite>" in text
+
+
+def test_data_sets_are_ranked_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    for data, suffix in (("digits", "digits"), ("medmnist:pathmnist", "pathmnist")):
+        labels = tuple(f"{label}-{suffix}" for label in FEW)
+        write_study(folder, FakeStudy(labels=labels, data=data, cases=90, classes=("a", "b", "c")))
+    page = page_of(folder)
+    assert "2 data sets, each ranked for itself." in page.text
+    assert len(page.figures) == 12
+    assert len({f["id"] for f in page.figures}) == 12
+    assert {row.label for row in ranking(folder, data="digits").rows} == {f"{label}-digits" for label in FEW}
+    with pytest.raises(UserError, match="the study has several"):
+        ranking(folder)
+    with pytest.raises(UserError, match="unknown data set"):
+        ranking(folder, data="digit")
+    console = Console(file=io.StringIO(), width=80)
+    print_ranking(folder, console)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().count("Ranked by test macro F1") == 2
+    with open(folder / "ranking.csv", encoding="utf-8") as file:
+        assert [row["data"] for row in csv.DictReader(file)] == ["digits"] * 3 + ["medmnist:pathmnist"] * 3
 
 
 def test_divergence_is_a_result(tmp_path: Path) -> None:
@@ -207,10 +230,11 @@ def test_broken_files_become_remarks(tmp_path: Path) -> None:
 def test_score_that_its_predictions_do_not_give_is_remarked(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "study", FakeStudy(labels=FEW, cases=90))
     path = next((folder / "runs").glob("identity-s0-*")) / "summary.json"
-    summary = json.loads(path.read_text())
-    summary["test"]["macro_f1"] += 0.1
-    path.write_text(json.dumps(summary))
-    (remark,) = remarks(summary_of(folder))
+    stored = json.loads(path.read_text())
+    stored["test"]["macro_f1"] += 0.1
+    path.write_text(json.dumps(stored))
+    summary = summary_of(folder)
+    (remark,) = remarks(summary.study, [summary])
     assert "its predictions give" in remark
 
 

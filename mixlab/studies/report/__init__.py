@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixlab.studies.report.collect import read_study
+from mixlab.errors import expected, unknown
+from mixlab.studies.report.collect import by_data, read_study
 from mixlab.studies.report.page import build_report
 from mixlab.studies.report.summary import StudySummary
 from mixlab.studies.report.terminal import print_ranking, ranking_table
@@ -13,10 +14,22 @@ from mixlab.studies.statistics import Ranking
 __all__ = ["StudySummary", "build_report", "print_ranking", "ranking", "ranking_table", "read_study"]
 
 
-def ranking(study_dir: Path | str, metric: str = "macro_f1") -> Ranking:
+def ranking(study_dir: Path | str, metric: str = "macro_f1", data: str | None = None) -> Ranking:
     """The ranking of a study folder's finished runs on the test split.
 
+    Args:
+        study_dir: The study folder.
+        metric: ``macro_f1``, ``accuracy``, ``balanced_accuracy`` or ``auroc``.
+        data: The data set, where the study has several.
+
     Raises:
-        UserError: no study folder, or an unknown metric.
+        UserError: no study folder, an unknown metric, or a data set that is unknown or not named among several.
     """
-    return StudySummary(read_study(study_dir), metric).ranking
+    parts = {part.runs[0].data if part.runs else "": part for part in by_data(read_study(study_dir))}
+    if data is None and len(parts) == 1:
+        data = next(iter(parts))
+    if data is None:
+        raise expected("ranking", "the name of a data set, because the study has several", data, " or ".join(parts))
+    if data not in parts:
+        raise unknown("data set of this study", data, parts)
+    return StudySummary(parts[data], metric).ranking

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mixlab.errors import expected
 from mixlab.studies.case_metrics import Predictions
+from mixlab.studies.run_folder import RunFolder
 
 Json = dict[str, Any]
 
@@ -57,6 +58,12 @@ class RunRecord:
         model = self.config.get("model")
         mixer = self.summary.get("mixer") or (model.get("token_mixer") if isinstance(model, dict) else None)
         return mixer if isinstance(mixer, str) else self.label
+
+    @property
+    def data(self) -> str:
+        """The data set's name, as the run was told it; scores on different ones are never compared."""
+        data = self.config.get("data")
+        return str((data.get("name") if isinstance(data, dict) else None) or self.card.get("name") or "")
 
     def score(self, split: str, metric: str) -> float | None:
         """A number of ``summary.json``, for instance ``score("test", "macro_f1")``; None where there is none."""
@@ -157,6 +164,15 @@ class StudyRecord:
         return [str(k) for k in range(max(shapes, default=0))]
 
 
+def by_data(study: StudyRecord) -> list[StudyRecord]:
+    """The study as one part a data set; the study itself where it has one only."""
+    names = dict.fromkeys(run.data for run in study.runs)
+    if len(names) < 2:
+        return [study]
+    apart = {name: [run for run in study.runs if run.data == name] for name in names}
+    return [replace(study, runs=runs, unused=[], missing=[], problems=[]) for runs in apart.values()]
+
+
 def number(value: object) -> float | None:
     """``value`` as a float; None if it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -190,21 +206,29 @@ def read_study(folder: Path | str) -> StudyRecord:
 def read_run(folder: Path) -> RunRecord | None:
     """Read a run folder; None if it holds none of a run's files."""
     problems: list[str] = []
-    config, environment, status, summary, card = (
-        _read(folder / file, problems)
-        for file in ("config.yaml", "environment.json", "status.json", "summary.json", "data_card.json")
-    )
+    files = ("config.yaml", "environment.json", "status.json", "summary.json", "data_card.json")
+    config, environment, status, summary, card = (_read(folder / file, problems) for file in files)
     if not (config or status or summary):
         return None
     label = str(summary.get("label") or config.get("label") or folder.name)
     seed = int(number(config.get("seed", summary.get("seed"))) or 0)
     fold = number(config.get("fold", summary.get("fold")))
-    state = str(status.get("state") or ("finished" if summary else "unknown"))
+    state = _state(folder, status, summary)
     history = _history(folder / "metrics.jsonl", problems)
     fold_number = None if fold is None else int(fold)
     return RunRecord(
         folder, label, seed, fold_number, state, config, environment, status, summary, card, history, problems
     )
+
+
+def _state(folder: Path, status: Json, summary: Json) -> str:
+    """The run's state as it is: one that says ``running`` though no process holds it was interrupted."""
+    if not status:
+        return "finished" if summary else "unknown"
+    try:
+        return RunFolder(folder).state()
+    except (OSError, ValueError, KeyError):
+        return str(status.get("state") or "unknown")
 
 
 def _read(path: Path, problems: list[str]) -> Json:

@@ -145,12 +145,20 @@ def events(study: StudyRecord) -> list[Event]:
     return [Event(kind, message, list(dict.fromkeys(runs))) for (kind, message), runs in found.items()]
 
 
-def remarks(summary: StudySummary) -> list[str]:
-    """What the report itself has to say: limits of the ranking, duplicates, numbers that do not agree."""
-    study = summary.study
-    notes = [*study.problems, *summary.ranking.notes]
-    notes += [f"{run.name}: not used, {why}" for run, why in study.unused]
-    return notes + [text for run in study.finished if (text := _disagreement(run, summary.metric))]
+def questions(study: StudyRecord) -> list[str]:
+    """What the study asks, in its own words."""
+    asked = study.config.get("questions")
+    return [show(question) for question in asked] if isinstance(asked, list) else []
+
+
+def remarks(study: StudyRecord, summaries: Sequence[StudySummary]) -> list[str]:
+    """What the report itself has to say: limits of the rankings, duplicates, numbers that do not agree."""
+    notes = [*study.problems, *map(show, study.config.get("notes") or [])]
+    for summary in summaries:
+        where = f"{summary.study.runs[0].data}: " if len(summaries) > 1 else ""
+        notes += [where + note for note in summary.ranking.notes]
+        notes += [text for run in summary.study.finished if (text := _disagreement(run, summary.metric))]
+    return notes + [f"{run.name}: not used, {why}" for run, why in study.unused]
 
 
 def _disagreement(run: RunRecord, metric: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,12 @@ from typing import Any
 from mixlab.errors import Quoted, expected
 from mixlab.studies.report import details
 from mixlab.studies.report.class_figures import class_figures
-from mixlab.studies.report.collect import RunRecord, read_study
+from mixlab.studies.report.collect import RunRecord, StudyRecord, by_data, read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
 from mixlab.studies.report.style import probability, quantity, score
 from mixlab.studies.report.summary import StudySummary, count
-from mixlab.studies.report.table import columns, link, ranked_rows, slug, write_ranking, write_results
+from mixlab.studies.report.table import columns, link, ranked_rows, write_ranking, write_results
 from mixlab.training.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -23,7 +24,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def build_report(study_dir: Path | str) -> Path:
     """Write ``report.html``, ``results.csv`` and ``ranking.csv`` into a study folder, from its run folders alone.
 
-    Works for unfinished studies and for ones in which every run failed; needs neither torch nor the data.
+    Works for unfinished studies and for ones in which every run failed; needs neither torch nor the data. Several data
+    sets are ranked apart, in one page.
 
     Returns:
         The path of ``report.html``.
@@ -31,36 +33,87 @@ def build_report(study_dir: Path | str) -> Path:
     Raises:
         UserError: no study folder, or it cannot be written to.
     """
-    summary = StudySummary(read_study(study_dir))
-    page = render(summary)
-    folder = summary.study.folder
+    study = read_study(study_dir)
+    parts = [StudySummary(part) for part in by_data(study)]
+    page = render(study, parts)
     try:
-        write_results(summary.study)
-        write_ranking(summary)
-        write_text(folder / "report.html", page)
+        write_results(study)
+        write_ranking(study.folder, parts)
+        write_text(study.folder / "report.html", page)
     except OSError as error:
         hint = "a copy of the study in another folder"
-        raise expected("report", "a study folder that can be written", Quoted(f"{folder} ({error})"), hint) from error
-    return folder / "report.html"
+        raise expected(
+            "report", "a study folder that can be written", Quoted(f"{study.folder} ({error})"), hint
+        ) from error
+    return study.folder / "report.html"
 
 
-def render(summary: StudySummary) -> str:
-    """The report of a study as HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def render(study: StudyRecord, summaries: Sequence[StudySummary]) -> str:
+    """The report of a study as HTML, with a summary for each of its data sets."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
+
+    environment = _environment()
+    parts = [_part(summary, f"d{i}-" if len(summaries) > 1 else "") for i, summary in enumerate(summaries)]
+    template = environment.get_template("results.html.j2")
+    for part in parts:
+        part["html"] = Markup(template.render(part))
+    drawn = any(part["figures"] for part in parts)
+    return environment.get_template("report.html.j2").render(
+        _whole(study, summaries), parts=parts, plotly=Markup(get_plotlyjs()) if drawn else ""
+    )
+
+
+def _environment() -> Any:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals.update(link=link, score=score, quantity=quantity, slug=slug, count=count, run_number=run_number)
-    environment.globals.update(probability=probability)
+    environment.globals.update(link=link, score=score, quantity=quantity, probability=probability)
+    environment.globals.update(count=count, run_number=run_number)
     environment.filters["breakable"] = breakable
-    figures = {figure["id"]: figure for figure in score_figures(summary) + class_figures(summary)}
-    return environment.get_template("report.html.j2").render(
-        _context(summary), figures=figures, plotly=Markup(get_plotlyjs()) if figures else ""
-    )
+    return environment
+
+
+def _part(summary: StudySummary, key: str) -> dict[str, Any]:
+    """What the page shows of one data set; ``key`` goes before its ids."""
+    study = summary.study
+    splits, counts = details.class_counts(study)
+    figures = score_figures(summary) + class_figures(summary)
+    return {
+        "key": key,
+        "summary": summary,
+        "study": study,
+        "ranking": summary.ranking,
+        "styles": styles_of(summary),
+        "columns": columns(summary),
+        "rows": ranked_rows(summary, key),
+        "figures": {figure["id"]: figure | {"id": key + figure["id"]} for figure in figures},
+        "examples": collect_examples(summary),
+        "data": study.runs[0].data if study.runs else "",
+        "card": details.card_facts(study.card),
+        "card_notes": details.card_notes(study.card),
+        "splits": splits,
+        "class_counts": counts,
+    }
+
+
+def _whole(study: StudyRecord, summaries: Sequence[StudySummary]) -> dict[str, Any]:
+    """What the page shows of the study as a whole."""
+    return {
+        "study": study,
+        "whole": StudySummary(study),
+        "questions": details.questions(study),
+        "configuration": details.configurations(study),
+        "environment": details.environments(study),
+        "study_text": details.study_text(study),
+        "unfinished": details.unfinished(study),
+        "events": details.events(study),
+        "remarks": details.remarks(study, summaries),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    }
 
 
 def breakable(label: str) -> Any:
@@ -75,28 +128,3 @@ def run_number(run: RunRecord) -> str:
     if run.fold is None:
         return str(run.seed)
     return f"{run.seed}.{run.fold}"
-
-
-def _context(summary: StudySummary) -> dict[str, Any]:
-    study = summary.study
-    splits, counts = details.class_counts(study)
-    return {
-        "summary": summary,
-        "study": study,
-        "ranking": summary.ranking,
-        "styles": styles_of(summary),
-        "columns": columns(summary),
-        "rows": ranked_rows(summary),
-        "examples": collect_examples(summary),
-        "card": details.card_facts(study.card),
-        "card_notes": details.card_notes(study.card),
-        "splits": splits,
-        "class_counts": counts,
-        "configuration": details.configurations(study),
-        "environment": details.environments(study),
-        "study_text": details.study_text(study),
-        "unfinished": details.unfinished(study),
-        "events": details.events(study),
-        "remarks": details.remarks(summary),
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-    }

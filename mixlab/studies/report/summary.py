@@ -161,12 +161,16 @@ class StudySummary:
             )
         if self.selection is not None:
             sentences.append(self._chosen(self.selection))
-        states = self.state_counts()
-        if not self.complete:
-            done, total = states.get("finished", 0), len(self.study.runs) + len(self.study.missing)
-            rest = [f"{n} {state}" for state, n in states.items() if state != "finished"]
-            sentences.append(f"{done} of {total} runs are finished ({', '.join(rest)}).")
+        sentences += self.progress()
         return sentences
+
+    def progress(self) -> list[str]:
+        """How many runs are finished, in one sentence, or nothing when all are."""
+        if self.complete:
+            return []
+        states, total = self.state_counts(), len(self.study.runs) + len(self.study.missing)
+        rest = [f"{n} {state}" for state, n in states.items() if state != "finished"]
+        return [f"{states.get('finished', 0)} of {total} runs are finished ({', '.join(rest)})."]
 
     def _chosen(self, chosen: Selection) -> str:
         text = f"Validation {self.metric_name} chooses {chosen.label} ({chosen.validation:.3f}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -82,21 +83,30 @@ def columns(summary: StudySummary) -> list[Column]:
     return heads + [Column(head, title) for _, head, title in COST_COLUMNS]
 
 
-def ranked_rows(summary: StudySummary) -> list[Row]:
-    """The rows of the ranked table, in the order of the ranking, labels without results last."""
+def ranked_rows(summary: StudySummary, key: str = "") -> list[Row]:
+    """The rows of the ranked table, in the order of the ranking, labels without results last.
+
+    Args:
+        summary: The study.
+        key: Goes before the ids in the page, where it shows several data sets.
+    """
     scale = _scale(summary)
-    return [_row(summary, place, label, scale) for place, label in enumerate(summary.labels)]
+    return [_row(summary, f"{key}{place}", label, scale) for place, label in enumerate(summary.labels)]
 
 
-def _row(summary: StudySummary, place: int, label: LabelSummary, scale: tuple[float, float]) -> Row:
+def _row(summary: StudySummary, place: str, label: LabelSummary, scale: tuple[float, float]) -> Row:
     anchor = f"runs-{place}-{slug(label.label)}"
     # A number of one run leads to its folder; a mean leads to the list of the runs that it is the mean of.
     target = link(label.runs[0]) if len(label.runs) == 1 else f"#{anchor}"
     ordered = sorted(METRICS, key=lambda metric: metric != summary.metric)
     cells = [_score_cell(label.test(metric), target) for metric in ordered]
     cells += [_cost_cell(label, key, target) for key, _, _ in COST_COLUMNS]
-    first = Cell(label.standing, float(place), title=_standing_title(label))
+    first = Cell(label.standing, _order(summary, label), title=_standing_title(label))
     return Row(label, anchor, first, cells, _strip(label, summary.metric, scale))
+
+
+def _order(summary: StudySummary, label: LabelSummary) -> float:
+    return float(summary.labels.index(label))
 
 
 def _standing_title(label: LabelSummary) -> str:
@@ -149,7 +159,7 @@ def _strip(label: LabelSummary, metric: str, scale: tuple[float, float]) -> Stri
     return Strip(place(label.rank.mean), place(label.rank.interval[0]), place(label.rank.interval[1]), dots)
 
 
-RUN_FIELDS = ("label", "seed", "fold", "state", "folder", "val_macro_f1")
+RUN_FIELDS = ("data", "label", "seed", "fold", "state", "folder", "val_macro_f1")
 RUN_VALUES = ("parameters", "macs", "macs_needed", "macs_dense", "seconds_per_epoch", "total_seconds", "peak_memory_mb")
 
 
@@ -157,7 +167,7 @@ def write_results(study: StudyRecord) -> Path:
     """Write ``results.csv``: a row a run, finished or not."""
     head = [*RUN_FIELDS, *(f"test_{metric}" for metric in METRICS), "test_loss", *RUN_VALUES, "best_epoch", "device"]
     rows = [
-        [run.label, run.seed, run.fold, run.state, f"runs/{run.name}", run.score("val", "macro_f1")]
+        [run.data, run.label, run.seed, run.fold, run.state, f"runs/{run.name}", run.score("val", "macro_f1")]
         + [run.score("test", metric) for metric in (*METRICS, "loss")]
         + [run.summary.get(key) for key in (*RUN_VALUES, "best_epoch")]
         + [run.summary.get("device") or run.environment.get("device")]
@@ -166,11 +176,15 @@ def write_results(study: StudyRecord) -> Path:
     return _write_csv(study.folder / "results.csv", head, rows)
 
 
-def write_ranking(summary: StudySummary) -> Path:
-    """Write ``ranking.csv``: a row a label, with its ranks, spread by source, and costs."""
-    head = ["label", "best_rank", "worst_rank", "group", "metric", "mean", "sd_over_runs", "sd_training"]
+def write_ranking(folder: Path, parts: Sequence[StudySummary]) -> Path:
+    """Write ``ranking.csv``: a row a data set and label, with its ranks, spread by source, and costs."""
+    head = ["data", "label", "best_rank", "worst_rank", "group", "metric", "mean", "sd_over_runs", "sd_training"]
     head += ["se_test_cases", "interval_low", "interval_high", "runs", "seeds", "chosen_by_validation"]
     head += [key for key, _, _ in COST_COLUMNS]
+    return _write_csv(folder / "ranking.csv", head, [row for part in parts for row in _ranking_rows(part)])
+
+
+def _ranking_rows(summary: StudySummary) -> list[list[object]]:
     chosen = summary.selection.label if summary.selection is not None else None
     rows = []
     for label in summary.labels:
@@ -179,8 +193,9 @@ def write_ranking(summary: StudySummary) -> Path:
         if r is not None:
             ranked = [r.best_rank, r.worst_rank, r.group, summary.metric, r.mean, r.sd, r.training_sd, r.case_se]
             ranked += [*r.interval, r.n, " ".join(map(str, r.seeds))]
-        rows.append([label.label, *ranked, label.label == chosen, *(label.cost(key) for key, _, _ in COST_COLUMNS)])
-    return _write_csv(summary.study.folder / "ranking.csv", head, rows)
+        costs = [label.cost(key) for key, _, _ in COST_COLUMNS]
+        rows.append([label.every[0].data, label.label, *ranked, label.label == chosen, *costs])
+    return rows
 
 
 def _write_csv(path: Path, head: list[str], rows: list[list[object]]) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixlab.studies.report.collect import read_study
+from mixlab.studies.report.collect import by_data, read_study
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import LabelSummary, StudySummary
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_ranking(study_dir: Path | str, console: Console | None = None) -> None:
-    """Print the ranked table and the headline of a study.
+    """Print the ranked table and the headline of a study, one for each of its data sets.
 
     Raises:
         UserError: no study folder.
@@ -24,12 +24,16 @@ def print_ranking(study_dir: Path | str, console: Console | None = None) -> None
     from rich.text import Text
 
     console = console or Console()
-    summary = StudySummary(read_study(study_dir))
-    if summary.labels:
-        console.print(ranking_table(summary, console.width))
-    console.print(Text(summary.headline(), style="bold"))
-    for sentence in summary.basis():
-        console.print(Text(sentence))
+    parts = by_data(read_study(study_dir))
+    for part in parts:
+        summary = StudySummary(part)
+        if len(parts) > 1:
+            console.print(Text(f"\n{part.runs[0].data}", style="bold underline"))
+        if summary.labels:
+            console.print(ranking_table(summary, console.width))
+        console.print(Text(summary.headline(), style="bold"))
+        for sentence in summary.basis():
+            console.print(Text(sentence))
 
 
 def ranking_table(summary: StudySummary, width: int = 80) -> Table:
