@@ -58,10 +58,10 @@ def medmnist_arrays(
     return arrays
 
 
-def save_npz(path: Path, arrays: dict[str, Array]) -> Path:
+def save_npz(path: Path, arrays: dict[str, Array], *, pickled: bool = False) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, allow_pickle=pickled, **arrays)
     return path
 
 

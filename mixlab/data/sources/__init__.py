@@ -58,9 +58,10 @@ def register_dataset(
         UserError: the name has a colon, or another function has it.
     """
 
+    if ":" in name:
+        raise expected("register_dataset", "a name without a colon", name)
+
     def add(function: F) -> F:
-        if ":" in name:
-            raise expected("register_dataset", "a name without a colon", name)
         taken = _SOURCES.get(name)
         if taken is not None and _origin(taken.open) != _origin(function):
             raise expected("register_dataset", "a free name", name, f"another name; {_origin(taken.open)} has this one")

@@ -96,7 +96,8 @@ def read_npz(path: Path) -> Npz:
     keys = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
     where = f"data file {path}"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here, because numpy leaves a damaged file open
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in keys if key not in file.files]
             arrays = {key: file[key] for key in keys if key not in missing}
     except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
