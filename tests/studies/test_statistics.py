@@ -55,6 +55,7 @@ def winner(pair: Pair) -> str | None:
 # Calibration
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [2, 3])
 @pytest.mark.parametrize("seed_sd", [0.1, 0.3])
 def test_null_study_finds_a_winner_in_at_most_five_percent(seeds: int, seed_sd: float) -> None:
@@ -65,18 +66,21 @@ def test_null_study_finds_a_winner_in_at_most_five_percent(seeds: int, seed_sd: 
     assert false <= 22
 
 
+@pytest.mark.slow
 def test_two_labels_with_two_seeds_are_calibrated_too() -> None:
     """One degree of freedom: where Satterthwaite's approximation finds winners in 10 % of the studies."""
     rng = np.random.default_rng(5)
     assert sum(any_winner(draw_study(rng, labels=2, cases=100)) for _ in range(300)) <= 22
 
 
+@pytest.mark.slow
 def test_one_noisy_label_does_not_break_the_pooled_variance() -> None:
     rng = np.random.default_rng(6)
     spread = [0.6, 0.2, 0.2, 0.2, 0.2, 0.2]
     assert sum(any_winner(draw_study(rng, seed_sd=spread)) for _ in range(200)) <= 20
 
 
+@pytest.mark.slow
 def test_other_base_seeds_never_order_a_pair_the_opposite_way() -> None:
     rng = np.random.default_rng(7)
     for _ in range(60):
