@@ -7,7 +7,9 @@ or float32 that is already in [0, 1].
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,7 +44,9 @@ class ArrayImages:
     def __init__(self, arrays: Sequence[Array], *, channels_last: bool = False) -> None:
         self.arrays = [np.ascontiguousarray(a) for a in arrays]
         self.channels_last = channels_last
-        self.starts = np.cumsum([0, *(len(a) for a in self.arrays)])
+        self.little = [a.astype(a.dtype.newbyteorder("<"), copy=False) for a in self.arrays]
+        self.heads = [f"{a.dtype.name}{a.shape[1:]}".encode() for a in self.arrays]
+        self.starts = [0, *accumulate(len(a) for a in self.arrays)]
         self.shapes: Sequence[tuple[int, ...]] = [shape for a in self.arrays for shape in [self._shape(a)] * len(a)]
 
     def _shape(self, array: Array) -> tuple[int, ...]:
@@ -50,20 +54,19 @@ class ArrayImages:
         return (shape[-1], *shape[:-1]) if self.channels_last else (1, *shape)
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return self.starts[-1]
 
-    def _stored(self, index: int) -> Array:
-        part = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.arrays[part][index - int(self.starts[part])]
+    def _place(self, index: int) -> tuple[int, int]:
+        part = bisect_right(self.starts, index) - 1
+        return part, index - self.starts[part]
 
     def read(self, index: int) -> Array:
         """The image as a view, ``(C, *spatial)``."""
-        image = self._stored(index)
+        part, place = self._place(index)
+        image = self.arrays[part][place]
         return np.moveaxis(image, -1, 0) if self.channels_last else image[None]
 
     def digest(self, index: int) -> str:
         """SHA-256 of the pixels in little-endian order, with shape and type."""
-        image = self._stored(index)
-        head = f"{image.dtype.name}{image.shape}".encode()
-        little = image.astype(image.dtype.newbyteorder("<"), copy=False)
-        return hashlib.sha256(head + little.tobytes()).hexdigest()
+        part, place = self._place(index)
+        return hashlib.sha256(self.heads[part] + self.little[part][place].tobytes()).hexdigest()

@@ -51,7 +51,7 @@ def open_data(config: DataConfig) -> ImageData:
     channels, notices = _channels(raw, config)
     size = _size(raw, config)
     images = PreparedImages(raw.images, channels=channels, size=size)
-    images.load(_in_use(members))
+    images.load(_in_use(members), members.indices["train"].tolist())
     targets = _targets(raw, size)
     copies = duplicates(raw, members, images.digests)
     mean, std = _statistics(images, members)

@@ -37,6 +37,7 @@ class PreparedImages:
         self.kept: dict[int, Array] = {}
         self.digests: dict[int, str] = {}
         self.moments: dict[int, Array] = {}
+        self.summed: set[int] = set()
         self.untouched = store.in_memory and all(
             s[0] == channels and (size is None or s[1:] == size) for s in set(store.shapes)
         )
@@ -57,18 +58,19 @@ class PreparedImages:
         """``(C, *spatial)`` without decoding."""
         return (self.channels, *(self.size or self.store.shapes[index][1:]))
 
-    def load(self, indices: Iterable[int]) -> None:
-        """Decode the images once: check them, hash them, sum them up, and keep what fits.
+    def load(self, indices: Iterable[int], summed: Iterable[int]) -> None:
+        """Decode the images once: check them, hash them, sum up the ``summed`` ones, and keep what fits.
 
         Raises:
             UserError: images are broken; the message names them all.
         """
         order = list(indices)
         failures: list[str] = []
-        threads = 1 if self.store.in_memory else min(4, cpu_count() or 1)
-        with ThreadPoolExecutor(threads) as pool:
+        self.summed = set(summed)
+        with ThreadPoolExecutor(min(4, cpu_count() or 1)) as pool:
             # results come back in order, so that what is kept does not depend on timing
-            for index, result in zip(order, pool.map(self._load_one, order), strict=True):
+            results = map(self._load_one, order) if self.store.in_memory else pool.map(self._load_one, order)
+            for index, result in zip(order, results, strict=True):
                 if isinstance(result, str):
                     failures.append(result)
                 else:
@@ -83,7 +85,8 @@ class PreparedImages:
             self.digests[index] = self.store.digest(index)
         except Exception as error:  # decoders raise what they like; each failure is one line of the list
             return f"{self.name(index)}: {type(error).__name__}: {error}"
-        self.moments[index] = moments(image)
+        if index in self.summed:
+            self.moments[index] = moments(image)
         return image
 
     def _keep(self, index: int, image: Array) -> None:
@@ -99,11 +102,13 @@ class PreparedImages:
 
 def moments(image: Array) -> Array:
     """Pixels, sum and sum of squares of each channel on the [0, 1] scale, ``(3, C)`` float64."""
-    scale = SCALES[image.dtype.name]
+    # sums of integers are exact, in any order
     exact = np.int64 if image.dtype.kind == "u" else np.float64
     values = image.reshape(image.shape[0], -1).astype(exact)
-    total, squares = values.sum(axis=1), np.einsum("cn,cn->c", values, values)
-    return np.stack([np.full(len(total), values.shape[1]), total / scale, squares / scale**2]).astype(np.float64)
+    found = np.empty((3, len(values)))
+    found[0], found[1], found[2] = values.shape[1], values.sum(axis=1), np.einsum("cn,cn->c", values, values)
+    scale = SCALES[image.dtype.name]
+    return found / np.array([[1.0], [scale], [scale**2]])
 
 
 def broken(failures: list[str], total: int) -> UserError:
