@@ -20,8 +20,8 @@ def show(words: list[str]) -> int:
 
     parser = make_parser("list", "List what there is: models, mixers or datasets.")
     parser.add_argument("kind", type=str, help=" | ".join(KINDS))
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--import", dest="imports", type=list[str], help="Python files with mixers of your own")
+    parser.add_argument("--json", type=bool, default=False, help="print JSON")
+    parser.add_argument("--imports", type=list[str], default=[], help="Python files with mixers of your own (--import)")
     given = parse(parser, words)
     if given["kind"] not in KINDS:
         raise unknown("list", given["kind"], KINDS)
@@ -39,12 +39,17 @@ def show(words: list[str]) -> int:
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
-    import mixlab
-
     if kind == "mixers":
-        return [mixlab.mixer_info(name) for name in mixlab.list_mixers()]
-    names = mixlab.list_models() if kind == "models" else mixlab.list_datasets()
-    return [{"name": name} for name in names]
+        from mixlab.mixers import MIXERS, mixer_info
+
+        return [mixer_info(name) for name in MIXERS]
+    if kind == "models":
+        from mixlab.architectures import list_models
+
+        return [{"name": name} for name in list_models()]
+    from mixlab.data import list_datasets
+
+    return [{"name": name} for name in list_datasets()]
 
 
 def _cell(value: Any) -> str:

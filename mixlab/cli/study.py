@@ -95,7 +95,7 @@ def status(words: list[str]) -> int:
 
     parser = make_parser("study status", "How far the runs of a study are.")
     parser.add_argument("study", type=str, help="folder of the study")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", type=bool, default=False, help="print JSON")
     given = parse(parser, words)
     rows = study_status(Path(given["study"]))
     if given.get("json"):

@@ -80,8 +80,7 @@ class StudyConfig:
             if key in plain and not isinstance(plain[key], list):
                 plain[key] = [plain[key]]
         if "recipe" in plain:
-            recipe = plain["recipe"]
-            plain["recipe"] = expand_preset({"preset": recipe} if isinstance(recipe, str) else recipe)
+            plain["recipe"] = expand_preset(plain["recipe"])
         return build(cls, plain, where)
 
     def runs(self) -> list[RunConfig]:

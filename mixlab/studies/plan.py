@@ -150,6 +150,7 @@ def _try_model(run: PlannedRun, images: Any, fault: Callable[[str], None]) -> in
     size = image_size(images)
     try:
         model = build_model(run.config, images.card, size).eval()
+        model.stage_sizes(size)  # says in words that an image is too small
         with torch.no_grad():
             model(torch.zeros(1, image_channels(images.card), *size))
     except UserError as error:

@@ -37,7 +37,7 @@ class StudyProgress:
     def __init__(self, console: Console, *, total: int, done: int) -> None:
         self.console = console
         self.total, self.done, self.left = total, done, total - done
-        self.began = time.monotonic()
+        self.began: float | None = None  # when the first batch was trained: starting is no part of the speed
         self.shares: dict[str, float] = {}
         self.tasks: dict[str, TaskID] = {}
         self.numbers: dict[str, int] = {}
@@ -76,6 +76,7 @@ class StudyProgress:
     def event(self, run: PlannedRun, event: dict[str, Any]) -> None:
         """A run trained a batch or an epoch."""
         name, epochs = run.folder.name, event["epochs"]
+        self.began = self.began or time.monotonic()
         if event["kind"] == "batch":
             share = (event["epoch"] - 1 + event["batch"] / event["batches"]) / epochs
             best = self.progress.tasks[self.progress.task_ids.index(self.tasks[name])].fields.get("best", "")
@@ -127,7 +128,9 @@ class StudyProgress:
 
     def _left(self) -> str:
         share = sum(self.shares.values())
-        return clock((time.monotonic() - self.began) / share * (self.left - share)) if share else "?"
+        if not share or self.began is None:
+            return "?"
+        return clock((time.monotonic() - self.began) / share * (self.left - share))
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)

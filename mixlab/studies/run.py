@@ -13,7 +13,7 @@ from mixlab.errors import UserError
 from mixlab.studies.environment import describe_environment, peak_memory_mb
 from mixlab.studies.examples import example_images
 from mixlab.studies.plan import PlannedRun, build_model, image_size
-from mixlab.studies.run_config import kernel_of, mixer_parts
+from mixlab.studies.run_config import kernel_of, mixer_parts, part_kernel
 from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
 from mixlab.training.checkpoint import load_best, read_resume
@@ -32,7 +32,7 @@ class Prepared:
 
     images: Any
     model: torch.nn.Module
-    size: tuple[int, ...]
+    costs: dict[str, int | None]
     events: Events
 
 
@@ -89,27 +89,37 @@ def _prepare(run: PlannedRun) -> Prepared:
     reseed(config.seed, INITIAL_WEIGHTS)
     size = image_size(images)
     model = build_model(config, images.card, size)
-    events = [dict(event) for event in images.events]
-    events += _grid_events(model, kernel_of(config.model), images.card, size)
+    events = [dict(event) for event in (*images.events, *model.events)]
+    events += _grid_events(model, size)
     if config.recipe.flips and not images.card.flips:
         events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
-    return Prepared(images, model, size, events)
+    return Prepared(images, model, _model_costs(model, size, events), events)
 
 
-def _grid_events(model: Any, kernel: Any, card: Any, size: tuple[int, ...]) -> Events:
-    """A note for each stage whose grid is smaller than the kernel: there the mixer is a global one."""
-    if kernel is None:
-        return []
-    kernels = tuple(kernel) if isinstance(kernel, list | tuple) else (kernel,) * len(size)
-    with torch.no_grad():
-        maps = model.eval().forward_features(torch.zeros(1, card.channels, *size))
+def _model_costs(model: Any, size: tuple[int, ...], events: Events) -> dict[str, int | None]:
+    """Parameters and MACs of one image; a user's mixer that does not state its cost leaves the MACs unknown."""
+    from mixlab.analysis.cost import model_cost
+
+    parameters = sum(p.numel() for p in model.parameters())
+    try:
+        cost = model_cost(model, size)
+    except NotImplementedError as error:
+        events.append({"kind": "cost", "message": str(error)})
+        return {"parameters": parameters, "macs": None, "macs_needed": None, "macs_dense": None}
+    macs = {"macs": cost.macs_computed, "macs_needed": cost.macs_needed, "macs_dense": cost.macs_dense}
+    return {"parameters": parameters, **macs}
+
+
+def _grid_events(model: Any, size: tuple[int, ...]) -> Events:
+    """A note for each stage whose grid is smaller than its mixer's kernel: there the mixer reaches everywhere."""
     events = []
-    for stage, features in enumerate(maps, start=1):
-        grid = tuple(features.shape[2:])
-        if any(k > n for k, n in zip(kernels, grid, strict=True)):
-            shape = " x ".join(map(str, grid))
-            message = f"the kernel ({kernel}) is larger than the grid ({shape}) of stage {stage}"
-            events.append({"kind": "kernel", "message": message})
+    for stage, (config, grid) in enumerate(zip(model.config.stages, model.stage_sizes(size), strict=True), start=1):
+        for kernel in dict.fromkeys(filter(None, map(part_kernel, config.mixers))):
+            kernels = kernel if isinstance(kernel, tuple) else (kernel,) * len(grid)
+            if any(k > n for k, n in zip(kernels, grid, strict=True)):
+                shape = " x ".join(map(str, grid))
+                message = f"the kernel ({kernel}) is larger than the grid ({shape}) of stage {stage}"
+                events.append({"kind": "kernel", "message": message})
     return events
 
 
@@ -135,7 +145,8 @@ def _finish(run: PlannedRun, machine: Machine, prepared: Prepared, result: FitRe
         prepared.events.append({"kind": "early stopping", "message": message})
     summary = {
         **_what(run),
-        **_costs(prepared, folder, machine, time.perf_counter() - began),
+        **prepared.costs,
+        **_measured(folder, machine, time.perf_counter() - began),
         "best_epoch": result.best.epoch,
         "epochs": result.epochs,
         "steps": result.steps,
@@ -170,16 +181,9 @@ def _what(run: PlannedRun) -> dict[str, Any]:
     }
 
 
-def _costs(prepared: Prepared, folder: RunFolder, machine: Machine, evaluation: float) -> dict[str, Any]:
-    from mixlab.analysis.cost import model_cost
-
-    cost = model_cost(prepared.model, prepared.size)  # type: ignore[arg-type]
+def _measured(folder: RunFolder, machine: Machine, evaluation: float) -> dict[str, Any]:
     seconds = [line["seconds"] for line in folder.metrics()]
     return {
-        "parameters": cost.parameters,
-        "macs": cost.macs_computed,
-        "macs_needed": cost.macs_needed,
-        "macs_dense": cost.macs_dense,
         "seconds_per_epoch": statistics.median(seconds),
         "total_seconds": sum(seconds) + evaluation,
         "peak_memory_mb": peak_memory_mb(machine.device),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,8 +13,8 @@ from mixlab.architectures import ModelConfig
 from mixlab.data import DataConfig
 from mixlab.errors import expected
 from mixlab.registry import Part
-from mixlab.studies.configuration import changed_fields, to_plain
-from mixlab.training.recipe import Recipe
+from mixlab.studies.configuration import build, changed_fields, to_plain
+from mixlab.training.recipe import Recipe, expand_preset
 
 #: Raised whenever the same configuration would give other numbers: a changed default, another initialisation.
 NUMERICS_VERSION: Final = 1
@@ -43,6 +43,17 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise expected("seed", "0 or more", self.seed, "0")
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any], where: str = "run") -> RunConfig:
+        """A run from plain values; its recipe may name a preset, and its label is made where none is given."""
+        values = dict(plain)
+        if isinstance(values.get("data"), str):
+            values["data"] = {"name": values["data"]}
+        if "recipe" in values:
+            values["recipe"] = expand_preset(values["recipe"])
+        config = build(cls, values, where)
+        return config if config.label else replace(config, label=run_label(config.model))
 
     @property
     def fold(self) -> int | None:
@@ -113,18 +124,21 @@ def mixer_parts(mixer: Any) -> list[Part]:
 
 def kernel_of(model: ModelConfig) -> Any:
     """Kernel size of a model's mixer: the one given, or the mixer's own default, or None where there is no window."""
-    from mixlab.mixers import MIXERS
-
     if model.kernel_size is not None:
         return to_plain(model.kernel_size)
-    if model.token_mixer is None:
+    parts = [] if model.token_mixer is None else mixer_parts(model.token_mixer)
+    return next((to_plain(k) for k in map(part_kernel, parts) if k is not None), None)
+
+
+def part_kernel(part: Part) -> Any:
+    """Kernel size of a mixer, an int or a tuple: its option, or the mixer's default, or None without a window."""
+    from mixlab.mixers import MIXERS
+
+    option = MIXERS.options(part.name).get("kernel_size")
+    if option is None:
         return None
-    for part in mixer_parts(model.token_mixer):
-        option = MIXERS.options(part.name).get("kernel_size")
-        if option is not None:
-            default = None if option.default is option.empty else option.default
-            return to_plain(part.options.get("kernel_size", default))
-    return None
+    kernel = part.options.get("kernel_size", None if option.default is option.empty else option.default)
+    return tuple(kernel) if isinstance(kernel, list) else kernel
 
 
 def run_label(model: ModelConfig) -> str:

@@ -162,9 +162,13 @@ class RunFolder:
         """Write ``examples.npz``."""
         self._write_npz("examples.npz", images=images, ids=np.asarray(ids))
 
-    def log_tail(self, lines: int = 15) -> str:
-        """The end of what the process printed."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+    def log_tail(self, lines: int = 30) -> str:
+        """The end of what the process printed; of a crash in C code from where Python reports it."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        fatal = text.rfind("Fatal Python error")
+        if fatal >= 0:
+            return "\n".join(text[fatal:].splitlines()[:lines])
+        return "\n".join(text.splitlines()[-lines:])
 
     def _write_npz(self, name: str, **arrays: NDArray[Any]) -> None:
         write_atomically(self.path / name, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]

@@ -179,7 +179,10 @@ def _resolved(study: StudyConfig, plan: Plan, out: Path) -> dict[str, Any]:
         "seeds": study.seed_list,
         "folds": study.data[0].folds,
         "labels": labels,
-        "runs": [run.folder.name for run in plan.runs],
+        "runs": [
+            {"label": run.config.label, "seed": run.config.seed, "fold": run.config.fold, "folder": run.folder.name}
+            for run in plan.runs
+        ],
         "notes": plan.notes,
         "created": created or now(),
     }

@@ -74,7 +74,7 @@ class Recipe:
         self._check("learning_rate", _finite(self.learning_rate) and self.learning_rate > 0, "a positive number", 1e-3)
         for name in ("weight_decay", "warmup_rate", "floor_rate", "affine_std"):
             value = getattr(self, name)
-            self._check(name, _finite(value) and value >= 0, "a number of at least 0", type(self).__dict__[name])
+            self._check(name, _finite(value) and value >= 0, "a number of at least 0", getattr(Recipe, name))
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)", 0.1)
         for name, hint in (("clip_norm", 1.0), ("layer_decay", 0.75), ("ema_decay", 0.999), ("head_dropout", 0.1)):
             value = getattr(self, name)
@@ -123,13 +123,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def expand_preset(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the key ``preset`` by the preset's values; given values win.
+def expand_preset(plain: Mapping[str, Any] | str) -> dict[str, Any]:
+    """Replace the key ``preset``, or a bare name, by the preset's values; given values win.
 
     Raises:
         UserError: there is no such preset.
     """
-    values = dict(plain)
+    values = {"preset": plain} if isinstance(plain, str) else dict(plain)
     preset = values.pop("preset", "study")
     if preset not in PRESETS:
         raise unknown("recipe preset", str(preset), PRESETS)

@@ -1,0 +1,110 @@
+"""``mixlab train``, ``mixlab evaluate`` and ``mixlab predict``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mixlab.cli.arguments import add_fields, make_parser, merge, parse
+
+SHOWN = ("loss", "accuracy", "balanced_accuracy", "auroc", "macro_f1")
+
+
+def train(words: list[str]) -> int:
+    """Train one model and print its metrics."""
+    from mixlab.studies.configuration import load_yaml
+    from mixlab.studies.run_config import RunConfig
+    from mixlab.studies.study import Resources, run_single
+
+    parser = make_parser("train", "Train one model. Options win over the file.", "[FILE]")
+    parser.add_argument("file", nargs="?", type=str, help="YAML file with the fields below")
+    parser.add_argument("--out", type=str, default="mixlab-runs", metavar="DIR", help="the run is a folder in DIR/runs")
+    add_fields(parser, Resources, title="this machine")
+    add_fields(parser, RunConfig, title="run")
+    given = parse(parser, words)
+    machine = Resources(**{k: given.pop(k) for k in ("device", "jobs", "threads", "workers") if k in given})
+    file, out = given.pop("file", None), Path(given.pop("out", "mixlab-runs"))
+    config = RunConfig.of(merge(load_yaml(Path(file)) if file else {}, given), f"file {file}" if file else "train")
+    console = Console(stderr=True)
+    result, run = run_single(config, out, machine, console)
+    summary = run.folder.summary()
+    if summary:
+        show_metrics({split: summary[split] for split in ("val", "test") if summary[split]})
+    console.print(f"run:     {run.folder.path}", highlight=False, soft_wrap=True)
+    return 1 if result.failed else 0
+
+
+def evaluate(words: list[str]) -> int:
+    """Metrics of a run's best weights on a split."""
+    from mixlab.data import DataConfig
+    from mixlab.studies.evaluation import evaluate_run
+
+    parser = make_parser("evaluate", "Metrics of a run's best weights on a split; the run's folder stays as it is.", "RUN")
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("--split", type=str, default="test", help="test, val or train")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--json", type=bool, default=False, help="print JSON")
+    add_fields(parser, DataConfig, "data")
+    given = parse(parser, words)
+    found = evaluate_run(
+        Path(given["run"]), given.get("split", "test"), given.get("data"), given.get("device", "auto")
+    )
+    if given.get("json"):
+        print(json.dumps(found, indent=2))
+    else:
+        show_metrics({f"{found['data']}, {found['split']} ({found['cases']} cases)": found})
+    return 0
+
+
+def predict(words: list[str]) -> int:
+    """Probabilities for image files, as CSV."""
+    from mixlab.studies.evaluation import predict_files
+
+    parser = make_parser("predict", "Class probabilities of a run's best weights for image files.", "RUN IMAGES...")
+    parser.add_argument("run", type=str, help="run folder")
+    parser.add_argument("images", nargs="+", type=str, help="image files")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--output", type=str, metavar="FILE", help="CSV file to write; by default standard output")
+    given = parse(parser, words)
+    files = [Path(file) for file in given["images"]]
+    classes, probabilities = predict_files(Path(given["run"]), files, given.get("device", "auto"))
+    rows = [
+        [str(file), classes[int(p.argmax())], *(f"{value:.6f}" for value in p)]
+        for file, p in zip(files, probabilities, strict=True)
+    ]
+    write_csv([["path", "predicted", *classes], *rows], given.get("output"))
+    return 0
+
+
+def write_csv(rows: list[list[str]], output: str | None) -> None:
+    """Write rows to a file, or to standard output."""
+    if output is None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        return
+    from mixlab.training.files import write_atomically
+
+    with_lines = "".join(_line(row) for row in rows)
+    write_atomically(Path(output), lambda file: file.write(with_lines.encode()))
+
+
+def show_metrics(columns: dict[str, dict[str, Any]]) -> None:
+    """A table of metrics, one column a split."""
+    table = Table("", *columns, box=None, header_style="bold")
+    for name in SHOWN:
+        values = [column[name] for column in columns.values()]
+        table.add_row(name.replace("_", " "), *("" if v is None else f"{v:.4f}" for v in values))
+    Console().print(table)
+
+
+def _line(row: list[str]) -> str:
+    import io
+
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()

@@ -1,0 +1,157 @@
+"""Finished runs put to use: metrics on a split, probabilities for image files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlab.architectures import ModelConfig
+from mixlab.data import DataCard, DataConfig, ImageSplit, check_pairing, open_data
+from mixlab.errors import Quoted, expected
+from mixlab.studies.configuration import build
+from mixlab.studies.plan import build_model
+from mixlab.studies.run_config import RunConfig
+from mixlab.studies.run_folder import RunFolder, open_run
+from mixlab.studies.user_files import import_files
+from mixlab.training.checkpoint import BEST, load_best
+from mixlab.training.machine import Machine, choose_device
+from mixlab.training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run with its best weights."""
+
+    folder: RunFolder
+    config: RunConfig
+    card: DataCard
+    model: Any
+
+
+def load_run(path: Path) -> TrainedRun:
+    """Open a run folder and load its best weights; the user's files come from the folder's copies.
+
+    Raises:
+        UserError: there is no run, or it has no best weights yet.
+    """
+    folder = open_run(path)
+    if not (folder.checkpoints / BEST).exists():
+        raise expected(f"run {folder.name}", "a run with trained weights", folder.state(), "a finished run")
+    plain = folder.config()
+    imports = [str(folder.imports / item["file"]) for item in plain["imports"]]
+    import_files(imports)
+    where = f"{folder.name}/config.yaml"
+    config = RunConfig(
+        model=build(ModelConfig, plain["model"], where),
+        data=build(DataConfig, plain["data"], where),
+        recipe=build(Recipe, plain["recipe"], where),
+        seed=plain["seed"],
+        precision=plain["precision"],
+        imports=imports,
+        label=plain["label"],
+    )
+    card = read_card(folder)
+    model = build_model(config, card, card.image_size or ())
+    load_best(folder.checkpoints, model)
+    return TrainedRun(folder, config, card, model.eval())
+
+
+def read_card(folder: RunFolder) -> DataCard:
+    """The card of the data that a run was trained on."""
+    plain = json.loads((folder.path / "data_card.json").read_text())
+    plain.pop("fingerprint")
+    counts = {name: tuple(values) for name, values in plain.pop("class_counts").items()}
+    known = {f.name for f in dataclasses.fields(DataCard)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
+    return DataCard(**values, class_counts=counts)
+
+
+def evaluate_run(
+    path: Path, split: str = "test", data: dict[str, Any] | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Metrics of a run's best weights on a split; nothing is written.
+
+    Args:
+        path: the run folder.
+        split: ``test``, ``val`` or ``train``.
+        data: fields of the data configuration to change: another ``root``, or another set of the same classes.
+        device: where to compute.
+
+    Returns:
+        The metrics of :func:`mixlab.training.metrics.split_metrics`, with ``data``, ``split`` and ``cases``.
+
+    Raises:
+        UserError: no such split, or a data set of other classes or channels.
+    """
+    from mixlab.training.fit import predict
+    from mixlab.training.metrics import split_metrics
+
+    run = load_run(path)
+    config = build(DataConfig, {**_plain(run.config.data), **(data or {})}, "evaluate")
+    images = open_data(config)
+    if split not in images.splits:
+        raise expected("split", f"one of {', '.join(images.splits)}", split, "--split test")
+    check_pairing(images.card, run.card.task, _loss(run.card), run.card.channels)
+    if tuple(images.card.classes) != tuple(run.card.classes):
+        raise expected(f"data {config.name}", f"the classes {list(run.card.classes)}", list(images.card.classes))
+    machine = _machine(run, device)
+    # The run's own card: a model is fed with the statistics that it was trained with.
+    out = predict(run.model, run.card, images.splits[split], batch_size=run.config.recipe.batch_size, machine=machine)
+    metrics = split_metrics(out["probabilities"], out["targets"], run.card.task, out["loss"])  # type: ignore[arg-type]
+    return {"data": images.card.name, "split": split, "cases": len(out["targets"]), **metrics}
+
+
+def predict_files(
+    path: Path, files: Sequence[Path], device: str = "auto"
+) -> tuple[tuple[str, ...], NDArray[np.float32]]:
+    """Class names and probabilities ``(N, K)`` of a run's best weights for image files.
+
+    The images get the channels and the size that the run was trained on.
+
+    Raises:
+        UserError: files that are missing or cannot be read, all named in one message.
+    """
+    from mixlab.data.files import FileImages
+    from mixlab.data.prepare import PreparedImages
+    from mixlab.training.fit import predict
+
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing or not files:
+        got = Quoted(f"{len(missing)} missing: {', '.join(missing)}" if missing else "none")
+        raise expected("images", "image files that exist", got)
+    run = load_run(path)
+    images = PreparedImages(
+        FileImages(files, [str(f) for f in files]), channels=run.card.channels, size=run.card.image_size
+    )
+    indices = np.arange(len(files))
+    images.load(indices)
+    shape = (len(files), len(run.card.classes)) if run.card.task == "multilabel" else (len(files),)
+    nothing = np.zeros(shape, dtype=np.float32 if run.card.task == "multilabel" else np.int64)
+    split = ImageSplit(images, indices, nothing, task=run.card.task, ids=[str(f) for f in files], groups=None)
+    size, machine = run.config.recipe.batch_size, _machine(run, device)
+    return run.card.classes, predict(run.model, run.card, split, batch_size=size, machine=machine)["probabilities"]
+
+
+def _machine(run: TrainedRun, device: str) -> Machine:
+    chosen = choose_device(device)
+    precision = run.config.precision
+    if precision == "bf16-mixed" and chosen != run.folder.environment().get("device", chosen):
+        precision = "32-true"  # trained on a GPU, used elsewhere
+    return Machine(device=chosen, precision=precision)
+
+
+def _loss(card: DataCard) -> str:
+    return "bce" if card.task == "multilabel" else "cross_entropy"
+
+
+def _plain(config: DataConfig) -> dict[str, Any]:
+    from mixlab.studies.configuration import to_plain
+
+    return dict(to_plain(config))

@@ -1,0 +1,154 @@
+"""Runs in child processes: what one does never touches another."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixlab.errors import UserError
+from mixlab.studies import plan
+from mixlab.studies.run_folder import open_run
+from tests.studies.small import FAULTS, runs_by_label, study, train
+
+
+@pytest.fixture(scope="module")
+def faulty(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("faulty")
+    mixers = ["test_crash", "identity", "test_error", "test_diverge", "test_no_cost"]
+    result, text = train(study(images, mixers), out)
+    assert result.states == {"failed": 2, "finished": 2, "diverged": 1}
+    assert result.failed == 2
+    return out, text
+
+
+def test_a_crash_is_that_runs_own(faulty: tuple[Path, str]) -> None:
+    runs = runs_by_label(faulty[0])
+    crash, error = runs["test_crash"].status(), runs["test_error"].status()
+    assert "signal 11" in crash["message"]
+    assert "Segmentation fault" in crash["log_tail"]
+    assert error["message"] == "ValueError: the mixer's own error"
+    assert "fault_mixers.py" in error["log_tail"]
+    assert "failed: ValueError: the mixer's own error" in faulty[1]
+
+
+def test_divergence_is_a_result(faulty: tuple[Path, str]) -> None:
+    status = runs_by_label(faulty[0])["test_diverge"].status()
+    assert status["state"] == "diverged"
+    # nano applies the mixer in five blocks, each with its own count; three batches an epoch.
+    assert (status["diverged"]["step"], status["diverged"]["epoch"], status["diverged"]["tensor"]) == (3, 2, "loss")
+    assert status["diverged"]["best"] == status["best"] == {"epoch": 1, "macro_f1": status["best"]["macro_f1"]}
+
+
+def test_a_finished_run_folder_is_complete(faulty: tuple[Path, str]) -> None:
+    run = runs_by_label(faulty[0])["identity"]
+    summary, config, environment = run.summary(), run.config(), run.environment()
+    assert summary is not None
+    assert [line["epoch"] for line in run.metrics()] == [1, 2, 3]
+    assert summary["test"]["confusion"] and len(summary["test"]["per_class_recall"]) == 2
+    assert summary["parameters"] > 100_000
+    assert summary["macs"] == summary["macs_needed"] > 0
+    assert summary["peak_memory_mb"] > 100
+    assert config["precision"] == environment["precision"] == "32-true"
+    assert environment["threads"] == 1
+    assert config["imports"][0]["file"] == "fault_mixers.py"
+    assert (run.imports / "fault_mixers.py").read_text() == Path(FAULTS).read_text()
+    card = json.loads((run.path / "data_card.json").read_text())
+    assert len(card["fingerprint"]) == 64
+    for split, count in (("val", 14), ("test", 10)):
+        with np.load(run.path / f"predictions_{split}.npz") as arrays:
+            assert arrays["probabilities"].shape == (count, 2)
+            assert arrays["ids"].shape == arrays["targets"].shape == (count,)
+    with np.load(run.path / "examples.npz") as arrays:
+        assert arrays["images"].shape == (10, 12, 12)
+        assert arrays["images"].dtype == np.uint8
+    assert sorted(p.name for p in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_mixer_without_cost_is_trained_and_recorded(faulty: tuple[Path, str]) -> None:
+    summary = runs_by_label(faulty[0])["test_no_cost"].summary()
+    assert summary is not None
+    assert summary["macs"] is None
+    assert any(event["kind"] == "cost" for event in summary["events"])
+
+
+def test_a_kernel_larger_than_the_grid_is_recorded(images: Path, tmp_path: Path) -> None:
+    train(study(images, ["pooling"], kernel_sizes=[5], recipe={"epochs": 1}), tmp_path)
+    summary = runs_by_label(tmp_path)["pooling"].summary()
+    assert summary is not None
+    messages = [event["message"] for event in summary["events"] if event["kind"] == "kernel"]
+    assert "the kernel (5) is larger than the grid (3 x 3) of stage 2" in messages
+
+
+def test_only_what_is_missing_is_trained(faulty: tuple[Path, str], images: Path) -> None:
+    out = faulty[0]
+    before = runs_by_label(out)["identity"].status()
+    result, text = train(study(images, ["identity", "test_diverge"]), out)
+    assert (result.trained, result.states) == (0, {"finished": 1, "diverged": 1})
+    assert "all 2 runs are finished already" in text
+    assert runs_by_label(out)["identity"].status() == before
+
+
+def test_the_same_cell_twice_is_trained_once(images: Path, tmp_path: Path) -> None:
+    result, text = train(study(images, ["identity", "identity"], recipe={"epochs": 1}), tmp_path)
+    assert result.trained == 1
+    assert "appears twice in the grid" in text
+
+
+def test_a_run_that_another_process_trains_is_waited_for(images: Path, tmp_path: Path) -> None:
+    config = study(images, ["identity"], recipe={"epochs": 1})
+    cell = plan.make_plan(config.runs(), tmp_path, "cpu").runs[0]
+    cell.folder.create(cell.config.to_plain(cell.fingerprint))
+    texts: list[str] = []
+    with cell.folder.lock():
+        thread = threading.Thread(target=lambda: texts.append(train(config, tmp_path)[1]))
+        thread.start()
+        time.sleep(6)
+        assert thread.is_alive()
+        assert cell.folder.summary() is None
+    thread.join(60)
+    assert "waiting, another process trains it" in texts[0]
+    assert cell.folder.state() == "finished"
+
+
+def test_bad_models_are_all_named_before_training(images: Path, tmp_path: Path) -> None:
+    mixers = ["identity", {"name": "attention", "head_dim": 7}, {"name": "pooling", "kernel_size": 4}]
+    with pytest.raises(UserError) as caught:
+        train(study(images, mixers), tmp_path)
+    message = str(caught.value)
+    assert "attention-head_dim=7" in message
+    assert "pooling-k4" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_an_error(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="output folder: expected a folder that can be written"):
+        train(study(images, ["identity"]), tmp_path / "file" / "out")
+
+
+def test_a_full_disk_is_an_error_before_training(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("Usage", (), {"free": 2**20})()
+    monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="free space"):
+        train(study(images, ["identity"]), tmp_path)
+
+
+def test_imports_that_fail_are_errors(images: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("1 / 0\n")
+    with pytest.raises(UserError, match="import bad.py: expected a file that runs, got ZeroDivisionError"):
+        train(study(images, ["identity"], imports=[str(bad)]), tmp_path / "out")
+    with pytest.raises(UserError, match="a Python file"):
+        train(study(images, ["identity"], imports=[str(tmp_path / "none.py")]), tmp_path / "out")
+
+
+def test_what_is_no_run_and_no_study_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="run folder: expected a folder with a config.yaml"):
+        open_run(tmp_path)
