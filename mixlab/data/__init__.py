@@ -5,6 +5,7 @@ from __future__ import annotations
 from mixlab.data.card import DataCard, Event
 from mixlab.data.config import DataConfig
 from mixlab.data.images import ArrayImages
+from mixlab.data.loose_files import image_files
 from mixlab.data.opening import ImageData, open_data
 from mixlab.data.pairing import check_pairing
 from mixlab.data.raw import RawData
@@ -21,6 +22,7 @@ __all__ = [
     "RawData",
     "check_pairing",
     "describe",
+    "image_files",
     "list_datasets",
     "open_data",
     "register_dataset",

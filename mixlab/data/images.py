@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlab.errors import expected
+
 Array = NDArray[Any]
 RAW_DTYPES = ("uint8", "uint16", "float32")
 
@@ -37,11 +39,18 @@ class ImageStore(Protocol):
 
 
 class ArrayImages:
-    """Images in one or several arrays, one after the other: ``(N, *spatial)`` or ``(N, *spatial, C)``."""
+    """Images in one or several arrays, one after the other: ``(N, *spatial)`` or ``(N, *spatial, C)``.
+
+    Raises:
+        UserError: an array is neither uint8, uint16 nor float32.
+    """
 
     in_memory = True
 
     def __init__(self, arrays: Sequence[Array], *, channels_last: bool = False) -> None:
+        wrong = sorted({a.dtype.name for a in arrays} - set(RAW_DTYPES))
+        if wrong:
+            raise expected("image arrays", f"one of {', '.join(RAW_DTYPES)}", wrong, "float32 in [0, 1]")
         self.arrays = [np.ascontiguousarray(a) for a in arrays]
         self.channels_last = channels_last
         self.little = [a.astype(a.dtype.newbyteorder("<"), copy=False) for a in self.arrays]

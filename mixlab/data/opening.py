@@ -97,6 +97,9 @@ def _members(raw: RawData, config: DataConfig) -> Membership:
         members.how += f"; {note['message']}"
     for name, indices in members.indices.items():
         missing = missing_classes(raw, indices)
+        if missing and name == "train" and raw.task == "classification":
+            got = Quoted(f"none of {', '.join(missing)}")
+            raise expected(f"data {raw.name}", "training images of each class", got, "another data.split_seed")
         if missing:
             members.events.append(event("split", f"no {name} case of {', '.join(missing)}"))
     return members

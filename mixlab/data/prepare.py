@@ -58,7 +58,7 @@ class PreparedImages:
         """``(C, *spatial)`` without decoding."""
         return (self.channels, *(self.size or self.store.shapes[index][1:]))
 
-    def load(self, indices: Iterable[int], summed: Iterable[int]) -> None:
+    def load(self, indices: Iterable[int], summed: Iterable[int] = ()) -> None:
         """Decode the images once: check them, hash them, sum up the ``summed`` ones, and keep what fits.
 
         Raises:
@@ -82,6 +82,8 @@ class PreparedImages:
         """The image, or what is wrong with it."""
         try:
             image = self._decode(index)
+            if image.dtype == np.float32 and not (image.min() >= 0 and image.max() <= 1):  # also true for NaN
+                raise ValueError("it has float values outside [0, 1]")
             self.digests[index] = self.store.digest(index)
         except Exception as error:  # decoders raise what they like; each failure is one line of the list
             return f"{self.name(index)}: {type(error).__name__}: {error}"

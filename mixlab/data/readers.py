@@ -187,7 +187,8 @@ def _dicom_header(path: Path) -> Header:
 
 
 def _read_dicom(path: Path) -> Array:
-    channels, height, width = read_header(path).shape
+    header = read_header(path)
+    channels, height, width = header.shape
     reader = medical().PydicomReader()
     with _WARNINGS, warnings.catch_warnings():
         # a plain X-ray has no position in space, which MONAI regrets; nothing here needs it
@@ -195,4 +196,4 @@ def _read_dicom(path: Path) -> Array:
         loaded = reader.get_data(reader.read(str(path)))[0]
     values = np.asarray(loaded, dtype=np.float64).reshape(width, height, channels)  # MONAI's arrays are (x, y, ...)
     image = values.transpose(2, 1, 0)
-    return -image if read_header(path).note.startswith("MONOCHROME1") else image
+    return -image if header.note.startswith("MONOCHROME1") else image

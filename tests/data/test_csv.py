@@ -45,6 +45,18 @@ def test_paths_are_relative_to_the_table_or_the_root(tmp_path: Path) -> None:
     assert "a/00.png: no such file" in str(error.value)
 
 
+def test_absolute_paths_inside_the_root_are_as_good(tmp_path: Path) -> None:
+    rows = rows_of(tmp_path / "here", {"a": 8, "b": 8})
+    relative = opened(table(tmp_path / "here" / "t.csv", rows))
+    absolute = [{**r, "path": str(tmp_path / "here" / r["path"])} for r in rows]
+    data = opened(table(tmp_path / "here" / "u.csv", absolute))
+    assert data.splits["test"].ids == relative.splits["test"].ids
+    assert data.fingerprint == relative.fingerprint
+    (tmp_path / "there").mkdir()
+    data = opened(table(tmp_path / "there" / "u.csv", absolute))
+    assert "16 absolute paths outside there" in data.events[0]["message"]
+
+
 def test_given_splits_and_integer_labels(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, {"2": 6, "10": 6})
     for i, row in enumerate(rows):

@@ -187,6 +187,9 @@ def test_copies_are_recorded(tmp_path: Path) -> None:
         ({"train/a": 5, "train/b": 1, "val/a": 1, "test/a": 1}, "'b' has 1"),
         ({"train/a": 5, "train/b": 5, "test/a": 1, "test/c": 1}, "got c"),
         ({}, "no image"),
+        ({"train/a": 5, "train/b": 5, "masks": 3}, "splits next to other folders: masks"),
+        ({"val/a": 5, "val/b": 5, "test/a": 3}, "train, and at most one val"),
+        ({"train/a": 5, "train/b": 5, "val/a": 3, "valid/a": 2}, "at most one val"),
     ],
 )
 def test_folders_that_do_not_do(tmp_path: Path, counts: dict[str, int], message: str) -> None:
@@ -206,9 +209,16 @@ def test_other_files_are_left_out_and_recorded(tmp_path: Path) -> None:
     (tmp_path / "a" / "notes.txt").write_text("mine")
     (tmp_path / "a" / ".hidden.png").write_text("mine")
     save(tmp_path / "b" / "inner" / "x.png", picture(80))
+    save(tmp_path / "loose.png", picture(81))
     data = opened(tmp_path)
     assert sum(data.card.sizes.values()) == 13
-    assert [e["message"] for e in data.events if e["kind"] == "ignored"] == ["not read as images: 1 .txt"]
+    (message,) = (e["message"] for e in data.events if e["kind"] == "ignored")
+    assert message == f"not read as images: 1 .txt, 1 outside the class folders ({tmp_path.name})"
+
+
+def test_training_alone_is_divided(tmp_path: Path) -> None:
+    data = opened(image_folder(tmp_path, {"train/a": 10, "train/b": 10}))
+    assert data.card.sizes == {"train": 14, "val": 2, "test": 4}
 
 
 def test_low_data_subsets_are_nested(tmp_path: Path) -> None:

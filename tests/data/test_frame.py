@@ -116,6 +116,22 @@ def test_sources_that_contradict_themselves(changes: dict[str, Any], message: st
         raw(**changes).check()
 
 
+def test_pixels_that_are_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="one of uint8, uint16, float32"):
+        ArrayImages([np.zeros((6, 5, 5))])
+    monkeypatch.setattr("mixlab.data.sources._SOURCES", dict(sources()))
+    pixels = np.full((20, 5, 5), 0.5, dtype=np.float32)
+    pixels[3], pixels[7, 0, 0] = 255, np.nan
+
+    @register_dataset("raw")
+    def open_raw(config: DataConfig, argument: str) -> RawData:
+        labels = np.arange(20) % 2
+        return raw(ids=[f"c{i}" for i in range(20)], images=ArrayImages([pixels]), targets=labels)
+
+    with pytest.raises(UserError, match=r"2 of 20 broken:\n  image 3: .*outside \[0, 1\]\n  image 7"):
+        open_data(DataConfig(name="raw"))
+
+
 def test_pairing() -> None:
     card = describe("medmnist:chestmnist")
     check_pairing(card, "multilabel", "bce", 1)
@@ -172,7 +188,7 @@ def test_channels() -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = ("sklearn", "nilearn", "medmnist", "monai", "pandas", "PIL", "lightning")
+    heavy = ("sklearn", "nilearn", "medmnist", "monai", "pandas", "lightning")
     code = f"import sys, mixlab.data; print([m for m in {heavy!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

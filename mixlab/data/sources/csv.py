@@ -39,22 +39,23 @@ def open_csv(config: DataConfig, argument: str) -> RawData:
     rows = read_table(table, where)
     root = Path(config.root).expanduser() if config.root is not None else table.parent
     paths = _files(root, rows, where)
+    ids, events = _ids(root, rows)
     classes = class_names([row["label"] for row in rows])
     numbers = {name: i for i, name in enumerate(classes)}
-    groups, events = _groups(rows)
+    groups, single = _groups(rows)
     return RawData(
         name="csv",
         task="classification",
         classes=classes,
         images=FileImages(paths, [row["path"] for row in rows]),
         targets=np.array([numbers[row["label"]] for row in rows], dtype=np.int64),
-        ids=[row["path"].replace("\\", "/") for row in rows],
+        ids=ids,
         given=_splits(rows, where),
         groups=groups,
         source="a table of the user",
         licence="not known",
         notes=NOTES,
-        events=events,
+        events=events + single,
     )
 
 
@@ -104,6 +105,19 @@ def _files(root: Path, rows: Rows, where: str) -> list[Path]:
         got = Quoted(f"{len(faults)} of {len(rows)} lines at fault:\n  " + "\n  ".join(faults[:50]) + more + "\n")
         raise expected(where, f"image files under {root}", got, "--data-root FOLDER if they lie elsewhere")
     return paths
+
+
+def _ids(root: Path, rows: Rows) -> tuple[list[str], list[Event]]:
+    """Paths relative to ``root``: seeded splits are drawn from them, on every machine alike."""
+    base = root.resolve()
+    ids = []
+    for row in rows:
+        path = Path(row["path"])
+        inside = path.is_absolute() and path.resolve().is_relative_to(base)
+        ids.append((path.resolve().relative_to(base) if inside else path).as_posix())
+    outside = sum(Path(i).is_absolute() for i in ids)
+    message = f"{outside} absolute paths outside {root.name or root}: splits drawn here depend on them"
+    return ids, [event("paths", message)] if outside else []
 
 
 def class_names(labels: list[str]) -> tuple[str, ...]:

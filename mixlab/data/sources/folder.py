@@ -29,6 +29,7 @@ SPLIT_NAMES = {
 NOTES = (
     "8- and 16-bit images are divided by the largest value of their type; floats, NIfTI and DICOM are scaled by the "
     "image's own 0.5 and 99.5 percentiles",
+    "the voxel spacing of NIfTI and DICOM files is not looked at: resample first where it varies",
     "images of unknown origin: no mirroring is assumed to be harmless",
 )
 
@@ -70,8 +71,14 @@ def read_folder(root: Path) -> Found:
     """List the images of a folder, by class and, where given, split."""
     folders = _folders(root)
     split_of = {f: SPLIT_NAMES.get(f.name.lower()) for f in folders}
-    given = bool(folders) and all(split_of.values()) and "train" in split_of.values()
+    given = any(split_of.values())
+    if given:
+        _check_splits(root, [f.name for f in folders], list(split_of.values()))
     found = Found([], [], [] if given else None, Counter())
+    for place in (root, *(folders if given else ())):
+        loose = sum(kind_of(p) is not None and p.is_file() for p in place.iterdir())
+        if loose:
+            found.ignored[f"outside the class folders ({place.relative_to(root.parent).as_posix()})"] += loose
     if not given:
         for folder in folders:
             _add(found, root, folder, folder.name, None)
@@ -82,13 +89,24 @@ def read_folder(root: Path) -> Found:
     return found
 
 
+def _check_splits(root: Path, names: list[str], splits: list[str | None]) -> None:
+    """Folders are either all splits, each once and with training among them, or all classes."""
+    where = f"data folder:{root}"
+    if not all(splits):
+        strays = ", ".join(name for name, split in zip(names, splits, strict=True) if not split)
+        got = Quoted(f"splits next to other folders: {strays}")
+        raise expected(where, "only train, val and test, or only classes", got, "moving or renaming them")
+    if len(set(splits)) < len(splits) or "train" not in splits:
+        raise expected(where, "train, and at most one val and one test next to it", names)
+
+
 def _folders(root: Path) -> list[Path]:
     return sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
 
 
 def _add(found: Found, root: Path, folder: Path, label: str, split: str | None) -> None:
     files = []
-    for place, inner, names in os.walk(folder):
+    for place, inner, names in os.walk(folder, onerror=_raise):
         inner[:] = [name for name in inner if not name.startswith(".")]
         files += [Path(place) / name for name in names if not name.startswith(".")]
     images = sorted((f for f in files if kind_of(f)), key=lambda f: f.relative_to(root).as_posix())
@@ -99,6 +117,10 @@ def _add(found: Found, root: Path, folder: Path, label: str, split: str | None) 
         found.ignored[f"{folder.relative_to(root).as_posix()} (empty)"] += 1
     if found.splits is not None and split is not None:
         found.splits += [split] * len(images)
+
+
+def _raise(error: OSError) -> None:
+    raise expected(f"data folder {error.filename}", "a folder that can be read", Quoted(str(error.strerror)))
 
 
 def folder_data(root: Path, name: str, found: Found) -> RawData:
