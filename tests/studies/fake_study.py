@@ -56,7 +56,7 @@ def write_study(folder: Path, spec: FakeStudy) -> Path:
         for seed in spec.seeds:
             for fold in spec.folds:
                 _write_run(folder, spec, rng, label, seed, fold, truth, images)
-    study["runs"] = sorted(path.name for path in (folder / "runs").iterdir())
+    study["runs"] = [{"folder": path.name} for path in sorted((folder / "runs").iterdir())]
     (folder / "study.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     return folder
 

@@ -193,7 +193,7 @@ def read_study(folder: Path | str) -> StudyRecord:
     config = _read(folder / "study.yaml", problems)
     found = [read_run(path) for path in sorted((folder / "runs").glob("*")) if path.is_dir()]
     there = [run for run in found if run is not None]
-    listed = [str(name) for name in _as_list(config.get("runs"))]
+    listed = [str(run["folder"]) for run in _as_list(config.get("runs")) if isinstance(run, dict) and "folder" in run]
     unused = [
         (run, "not part of the study as study.yaml has it now") for run in there if listed and run.name not in listed
     ]
