@@ -79,7 +79,7 @@ def reference(
 def choose_path(size: tuple[int, ...], kernel: tuple[int, ...], dilation: tuple[int, ...]) -> str:
     """The PyTorch-only path for a grid: ``dense``, ``bands`` or ``shift``.
 
-    Measured with ``benchmarks/local_attention.py`` (fp32, one thread, batch 8, head size 16, forward and backward): dense
+    Measured with ``benchmarks/local_attention.py`` (fp32, one thread, batch 8, head size 16, with backward): dense
     wins on small grids; bands of rows for wide windows and middling grids; the loop over offsets otherwise. A traced
     graph takes ``shift``, whose operations do not depend on the size, so that exported height and width stay dynamic.
     """
