@@ -7,11 +7,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import UnidentifiedImageError
+
 from mixlab.data.card import Event, event
 from mixlab.data.images import Array
 from mixlab.data.prepare import broken
 from mixlab.data.readers import PILLOW, Header, read_header, read_image
 from mixlab.errors import UserError
+
+
+def reason_of(error: Exception, path: Path) -> str:
+    """One line that says what is wrong with a file, without its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return "no image, or its beginning is damaged"
+    text = " ".join(str(error).replace(repr(str(path)), "the file").replace(str(path), "the file").split())
+    return text or type(error).__name__
 
 
 class FileImages:
@@ -46,8 +56,7 @@ class FileImages:
         self.events = self._notes(headers)
 
     def _fault(self, number: int, error: Exception) -> str:
-        reason = str(error).replace(repr(str(self.paths[number])), "it").replace(str(self.paths[number]), "it")
-        return f"{self.names[number]}: {type(error).__name__}: {reason}"
+        return f"{self.names[number]}: {reason_of(error, self.paths[number])}"
 
     def _find_more(self, failures: list[str]) -> None:
         """Files whose header is fine may be truncated: decode them too, so that one list names all."""

@@ -139,7 +139,9 @@ def _size(raw: RawData, config: DataConfig) -> tuple[int, ...] | None:
         low = tuple(min(s[a] for s in kinds) for a in range(raw.spatial_dims))
         high = tuple(max(s[a] for s in kinds) for a in range(raw.spatial_dims))
         got = Quoted(f"{len(kinds)} sizes from {_times(low)} to {_times(high)}")
-        raise expected(f"data {raw.name}", "images of one size", got, "--data.image_size N, to resize them")
+        raise expected(
+            f"data {raw.name}", "images of one size", got, "--image-size N (data.image_size), to resize them"
+        )
     return size
 
 

@@ -86,7 +86,7 @@ class PreparedImages:
                 raise ValueError("it has float values outside [0, 1]")
             self.digests[index] = self.store.digest(index)
         except Exception as error:  # decoders raise what they like; each failure is one line of the list
-            return f"{self.name(index)}: {type(error).__name__}: {error}"
+            return f"{self.name(index)}: {' '.join(str(error).split()) or type(error).__name__}"
         if index in self.summed:
             self.moments[index] = moments(image)
         return image
@@ -118,5 +118,5 @@ def broken(failures: list[str], total: int) -> UserError:
     shown = failures[:NAMED_AT_MOST]
     more = [f"... and {len(failures) - len(shown)} more"] if len(failures) > len(shown) else []
     lines = "\n  ".join([*shown, *more])
-    got = Quoted(f"{len(failures)} of {total} broken:\n  {lines}\n")
-    return expected("data", "files that can all be read", got, "mending or removing the files above")
+    got = Quoted(f"{len(failures)} of {total} broken (mend or remove them):\n  {lines}")
+    return expected("data", "files that can all be read", got)

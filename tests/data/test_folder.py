@@ -164,7 +164,7 @@ def test_broken_files_are_all_named(tmp_path: Path) -> None:
         assert name in str(error.value)
     for name in ("b/02.png", "b/05.png"):
         (tmp_path / name).unlink()
-    with pytest.raises(UserError, match=r"1 of 14 broken:\n  a/01.png"):  # the header alone is fine
+    with pytest.raises(UserError, match=r"1 of 14 broken .*:\n  a/01.png"):  # the header alone is fine
         opened(tmp_path)
 
 

@@ -128,7 +128,7 @@ def test_pixels_that_are_no_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         labels = np.arange(20) % 2
         return raw(ids=[f"c{i}" for i in range(20)], images=ArrayImages([pixels]), targets=labels)
 
-    with pytest.raises(UserError, match=r"2 of 20 broken:\n  image 3: .*outside \[0, 1\]\n  image 7"):
+    with pytest.raises(UserError, match=r"2 of 20 broken .*:\n  image 3: .*outside \[0, 1\]\n  image 7"):
         open_data(DataConfig(name="raw"))
 
 

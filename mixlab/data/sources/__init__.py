@@ -10,7 +10,7 @@ from typing import TypeVar
 from mixlab.data.card import DataCard
 from mixlab.data.config import DataConfig
 from mixlab.data.raw import RawData
-from mixlab.errors import expected, unknown
+from mixlab.errors import expected, nearest, unknown
 
 OpenSource = Callable[[DataConfig, str], RawData]
 Describe = Callable[[str], DataCard]
@@ -91,7 +91,9 @@ def find_source(name: str) -> tuple[Source, str]:
     kind, colon, argument = name.partition(":")
     known = sources()
     if kind not in known:
-        raise unknown("data set", name, list_datasets())
+        names, kinds = list_datasets(), [s.pattern or s.name for s in known.values()]
+        # the sets of MedMNIST are listed only when one of them is near
+        raise unknown("data set", name, names if nearest(name, names) else kinds)
     source = known[kind]
     if colon and not source.pattern:
         raise expected(f"data set {kind!r}", "a name without a colon", name, repr(kind))

@@ -44,7 +44,7 @@ def open_csv(config: DataConfig, argument: str) -> RawData:
     numbers = {name: i for i, name in enumerate(classes)}
     groups, single = _groups(rows)
     return RawData(
-        name="csv",
+        name=f"csv:{table.name}",
         task="classification",
         classes=classes,
         images=FileImages(paths, [row["path"] for row in rows]),
@@ -102,8 +102,9 @@ def _files(root: Path, rows: Rows, where: str) -> list[Path]:
         seen.add(row["path"])
     if faults:
         more = f"\n  ... and {len(faults) - 50} more" if len(faults) > 50 else ""
-        got = Quoted(f"{len(faults)} of {len(rows)} lines at fault:\n  " + "\n  ".join(faults[:50]) + more + "\n")
-        raise expected(where, f"image files under {root}", got, "--data-root FOLDER if they lie elsewhere")
+        head = f"{len(faults)} of {len(rows)} lines at fault (--data-root FOLDER, if they lie elsewhere)"
+        got = Quoted(f"{head}:\n  " + "\n  ".join(faults[:50]) + more)
+        raise expected(where, f"image files under {root}", got)
     return paths
 
 

@@ -55,7 +55,7 @@ def open_folder(config: DataConfig, argument: str) -> RawData:
     root = resolve(config, argument, "folder:PATH")
     if not root.is_dir():
         raise expected(f"data folder:{argument}", "an existing folder", str(root), "the path of a folder of images")
-    return folder_data(root, "folder", read_folder(root))
+    return folder_data(root, f"folder:{root.resolve().name}", read_folder(root))
 
 
 def resolve(config: DataConfig, argument: str, pattern: str) -> Path:
@@ -125,7 +125,7 @@ def _raise(error: OSError) -> None:
 
 def folder_data(root: Path, name: str, found: Found) -> RawData:
     """Raw data from the files of a folder."""
-    where = f"data {name}:{root}"
+    where = f"data {name}"
     if not found.paths:
         hint = f"files that end in {', '.join(SUFFIXES)}"
         raise expected(where, "a sub-folder of images for each class", "no image", hint)

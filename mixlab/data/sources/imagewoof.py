@@ -92,7 +92,7 @@ def find_folder(config: DataConfig, argument: str) -> Path:
     if config.download:
         return _download(url, root, FOLDERS[size])
     got = Quoted("none in " + ", ".join(str(p) for p in places))
-    hint = f"--data-root FOLDER, or --data.download true, or unpacking {url}"
+    hint = f"--data-root FOLDER, or --download, or unpacking {url}"
     raise expected("data imagewoof", "the folders train and val", got, hint)
 
 

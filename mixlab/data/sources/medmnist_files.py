@@ -52,7 +52,7 @@ def find_npz(config: DataConfig, flag: str, size: int, info: dict[str, Any]) -> 
         return _download(root, flag, size, info, places[0].name)
     looked = Quoted("none of " + ", ".join(str(p) for p in places))
     url = info["url" if size == 28 else f"url_{size}"]
-    hint = f"--data-root FOLDER with {names[0]} in it, or --data.download true, or fetching {url}"
+    hint = f"--data-root FOLDER with {names[0]} in it, or --download, or fetching {url}"
     raise expected(f"data medmnist:{flag}", f"the file {names[0]}", looked, hint)
 
 
