@@ -1,6 +1,6 @@
 """Every mixer once more, position by position in plain Python, with every multiply counted.
 
-It shares no formula and no code with the package. Maps are numpy arrays ``(C, *spatial)``; weights come from the module.
+It shares no formula and no code with the package. Maps are numpy arrays ``(C, *spatial)``, weights the module's own.
 """
 
 from __future__ import annotations
