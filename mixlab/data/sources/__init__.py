@@ -46,7 +46,14 @@ def register_dataset(
     """Decorator that adds a data set (or a kind of them) under ``name``.
 
     The function takes the :class:`~mixlab.data.DataConfig` and what stands after the colon in the set's name, and
-    returns :class:`~mixlab.data.RawData`.
+    returns :class:`~mixlab.data.RawData`. In a file of your own, loaded with ``--import my_data.py``::
+
+        @register_dataset("stripes")
+        def stripes(config: DataConfig, argument: str) -> RawData:
+            pixels, labels = ...  # uint8 (N, H, W) and integers (N,)
+            ids = [f"case-{i}" for i in range(len(labels))]
+            return RawData(name="stripes", task="classification", classes=("rows", "columns"),
+                           images=ArrayImages([pixels]), targets=labels, ids=ids)
 
     Args:
         name: what users write, or what they write before the colon.
