@@ -34,7 +34,9 @@ SHORT = {
 def make_parser(command: str, description: str, words: str = "") -> ArgumentParser:
     """A parser for one command; ``words`` shows its positional arguments."""
     usage = " ".join(filter(None, ["mixlab", command, words, "[options]"]))
-    return ArgumentParser(prog=f"mixlab {command}", usage=usage, description=description, exit_on_error=False)
+    return ArgumentParser(
+        prog=f"mixlab {command}", usage=usage, description=description, exit_on_error=False, allow_abbrev=False
+    )
 
 
 def add_fields(parser: ArgumentParser, cls: Any, prefix: str = "", title: str = "options") -> None:

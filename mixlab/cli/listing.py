@@ -30,12 +30,26 @@ def show(words: list[str]) -> int:
     if given.get("json"):
         print(json.dumps(rows, indent=2, default=str))
         return 0
-    columns = list(rows[0]) if rows else ["name"]
-    table = Table(*columns, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    Console().print(table)
+    Console().print(_mixer_table(rows) if given["kind"] == "mixers" else _names(rows), soft_wrap=True)
     return 0
+
+
+def _names(rows: list[dict[str, Any]]) -> str:
+    return "\n".join(row["name"] for row in rows)
+
+
+def _mixer_table(rows: list[dict[str, Any]]) -> Table:
+    """Name, options with defaults, what it includes beside mixing, and a line of documentation."""
+    table = Table("name", "options", "includes", "", box=None, header_style="bold")
+    table.columns[0].no_wrap = True
+    for row in rows:
+        options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
+        rest = {k: v for k, v in row.items() if k not in ("name", "summary", "options")}
+        includes = [
+            k.replace("_", " ") if v is True else f"{k} {v}" for k, v in rest.items() if v not in (False, "none")
+        ]
+        table.add_row(row["name"], options, ", ".join(includes), row["summary"])
+    return table
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
@@ -50,11 +64,3 @@ def _rows(kind: str) -> list[dict[str, Any]]:
     from mixlab.data import list_datasets
 
     return [{"name": name} for name in list_datasets()]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k}={v}" for k, v in value.items())
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    return "" if value is None else str(value)

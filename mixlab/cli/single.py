@@ -45,16 +45,16 @@ def evaluate(words: list[str]) -> int:
     from mixlab.data import DataConfig
     from mixlab.studies.evaluation import evaluate_run
 
-    parser = make_parser("evaluate", "Metrics of a run's best weights on a split; the run's folder stays as it is.", "RUN")
+    parser = make_parser(
+        "evaluate", "Metrics of a run's best weights on a split; the run's folder stays as it is.", "RUN"
+    )
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument("--split", type=str, default="test", help="test, val or train")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--json", type=bool, default=False, help="print JSON")
     add_fields(parser, DataConfig, "data")
     given = parse(parser, words)
-    found = evaluate_run(
-        Path(given["run"]), given.get("split", "test"), given.get("data"), given.get("device", "auto")
-    )
+    found = evaluate_run(Path(given["run"]), given.get("split", "test"), given.get("data"), given.get("device", "auto"))
     if given.get("json"):
         print(json.dumps(found, indent=2))
     else:

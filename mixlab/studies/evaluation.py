@@ -69,7 +69,7 @@ def read_card(folder: RunFolder) -> DataCard:
     plain.pop("fingerprint")
     counts = {name: tuple(values) for name, values in plain.pop("class_counts").items()}
     known = {f.name for f in dataclasses.fields(DataCard)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
     return DataCard(**values, class_counts=counts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
@@ -57,13 +58,18 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         images = _open_once(opened, config)
         digest = config.hash(images.fingerprint)
         fold = "" if config.fold is None else f"-f{config.fold}"
-        name = f"{config.label}-s{config.seed}{fold}-{digest}"
+        name = f"{folder_name(config.label)}-s{config.seed}{fold}-{digest}"
         if digest in runs:
             notes.append(f"{name} appears twice in the grid and is trained once")
             continue
         runs[digest] = PlannedRun(config, RunFolder(out / "runs" / name), images.fingerprint)
     _check_models([run for run in runs.values() if not run.done], opened)
     return Plan(list(runs.values()), notes)
+
+
+def folder_name(label: str) -> str:
+    """A label as a file system takes it: no path separators, not too long; the hash keeps folders apart."""
+    return re.sub(r"[^\w.+=@,-]+", "_", label)[:80]
 
 
 def build_model(config: RunConfig, card: Any, size: Sequence[int]) -> Any:

@@ -64,7 +64,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 def freeze_backbone(model: nn.Module) -> None:
     """Let only ``model.head`` learn."""
     model.requires_grad_(False)
-    model.head.requires_grad_(True)  # type: ignore[operator]
+    model.head.requires_grad_(True)
 
 
 def _trainable(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

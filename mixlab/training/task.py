@@ -78,7 +78,7 @@ class ImageTask(pl.LightningModule):
         self.train()
         if self.recipe.freeze_backbone:
             self.model.eval()
-            self.model.head.train()  # type: ignore[union-attr, operator]
+            self.model.head.train()  # type: ignore[union-attr]
         if self.average is not None:
             self.average.eval()
 
@@ -170,7 +170,7 @@ def _class_weights(card: Any, recipe: Recipe, targets: NDArray[Any]) -> Tensor |
 
 
 def _set_head_dropout(model: nn.Module, probability: float) -> None:
-    layers = [m for m in model.head.modules() if isinstance(m, nn.Dropout)]  # type: ignore[union-attr, operator]
+    layers = [m for m in model.head.modules() if isinstance(m, nn.Dropout)]  # type: ignore[union-attr]
     if not layers:
         raise expected(
             "recipe.head_dropout", "a model whose head has a dropout layer", type(model.head).__name__, "null"

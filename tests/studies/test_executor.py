@@ -49,7 +49,8 @@ def test_a_finished_run_folder_is_complete(faulty: tuple[Path, str]) -> None:
     summary, config, environment = run.summary(), run.config(), run.environment()
     assert summary is not None
     assert [line["epoch"] for line in run.metrics()] == [1, 2, 3]
-    assert summary["test"]["confusion"] and len(summary["test"]["per_class_recall"]) == 2
+    assert summary["test"]["confusion"]
+    assert len(summary["test"]["per_class_recall"]) == 2
     assert summary["parameters"] > 100_000
     assert summary["macs"] == summary["macs_needed"] > 0
     assert summary["peak_memory_mb"] > 100
@@ -131,9 +132,7 @@ def test_an_output_folder_that_cannot_be_made_is_an_error(images: Path, tmp_path
         train(study(images, ["identity"]), tmp_path / "file" / "out")
 
 
-def test_a_full_disk_is_an_error_before_training(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_an_error_before_training(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 2**20})()
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="free space"):
@@ -143,12 +142,12 @@ def test_a_full_disk_is_an_error_before_training(
 def test_imports_that_fail_are_errors(images: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
     bad.write_text("1 / 0\n")
-    with pytest.raises(UserError, match="import bad.py: expected a file that runs, got ZeroDivisionError"):
+    with pytest.raises(UserError, match=r"import bad\.py: expected a file that runs, got ZeroDivisionError"):
         train(study(images, ["identity"], imports=[str(bad)]), tmp_path / "out")
     with pytest.raises(UserError, match="a Python file"):
         train(study(images, ["identity"], imports=[str(tmp_path / "none.py")]), tmp_path / "out")
 
 
 def test_what_is_no_run_and_no_study_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="run folder: expected a folder with a config.yaml"):
+    with pytest.raises(UserError, match=r"run folder: expected a folder with a config\.yaml"):
         open_run(tmp_path)

@@ -33,7 +33,10 @@ def test_mixers_can_be_cycled_over_the_blocks() -> None:
 def test_stages_and_data_sets_are_axes_and_part_of_the_label_when_they_vary() -> None:
     assert labels(mixers="pooling", stages=["TTTT"]) == ["pooling"]
     assert labels(mixers="pooling", stages=["TTTT", "PPTT"]) == ["pooling-TTTT", "pooling-PPTT"]
-    assert labels(mixers="pooling", data=["digits", "medmnist:bloodmnist@28"]) == ["pooling-digits", "pooling-bloodmnist@28"]
+    assert labels(mixers="pooling", data=["digits", "medmnist:bloodmnist@28"]) == [
+        "pooling-digits",
+        "pooling-bloodmnist@28",
+    ]
     assert slug("folder:/my/images/") == "images"
 
 
@@ -76,9 +79,15 @@ def test_recipes_can_differ_by_mixer() -> None:
         ({"mixer": ["pooling"]}, "unknown key in study: .*'mixer', try 'mixers'"),
         ({"mixers": ["pooling"], "recipe": {"learning_rat": 1}}, "unknown key in study, recipe.*'learning_rate'"),
         ({"mixers": ["pooling"], "data": [{"nam": "digits"}]}, "unknown key in study, data.*'name'"),
-        ({"mixers": ["pooling"], "recipe": {"learning_rate": "fast"}}, "recipe.learning_rate: expected float, got fast"),
+        (
+            {"mixers": ["pooling"], "recipe": {"learning_rate": "fast"}},
+            "recipe.learning_rate: expected float, got fast",
+        ),
         ({"mixers": ["pooling"], "mixer_recipes": {"poolin": {}}}, "mixer_recipes.*try 'pooling'"),
-        ({"mixers": ["pooling"], "mixer_recipes": {"pooling": {"epoch": 1}}}, "unknown key in mixer_recipes, pooling.*'epochs'"),
+        (
+            {"mixers": ["pooling"], "mixer_recipes": {"pooling": {"epoch": 1}}},
+            "unknown key in mixer_recipes, pooling.*'epochs'",
+        ),
         ({"mixers": ["pooling"], "model": {"name": "metaformer_nan"}, "data": "digits", "seeds": "x"}, "seeds"),
     ],
 )

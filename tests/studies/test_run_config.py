@@ -29,7 +29,10 @@ GOLDEN: dict[str, tuple[RunConfig, str]] = {
         ),
         "63aaf6e1aa4b",
     ),
-    "a folder": (RunConfig(data=DataConfig(name="folder:/home/me/images", image_size=[64, 32]), precision="32-true"), "7631fa8e45bb"),
+    "a folder": (
+        RunConfig(data=DataConfig(name="folder:/home/me/images", image_size=[64, 32]), precision="32-true"),
+        "7631fa8e45bb",
+    ),
 }
 
 

@@ -64,7 +64,8 @@ def test_average_starts_at_the_weights_and_follows_them() -> None:
     first = linear.weight.detach().clone()
     with torch.no_grad():
         linear.weight += 1.0
-        norm.num_batches_tracked += 7  # type: ignore[operator]
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(7)
     average.update_parameters(model)
     # The second update's decay is min(0.5, 2 / 11).
     torch.testing.assert_close(average.module[0].weight, first + 9 / 11)  # type: ignore[index]
