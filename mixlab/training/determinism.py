@@ -28,11 +28,24 @@ def derive_seed(seed: int, *names: int) -> int:
 
 
 def reseed(seed: int, *names: int) -> None:
-    """Seed Python's, numpy's and torch's generators (the devices' too) from ``seed`` and ``names``."""
+    """Seed Python's, numpy's and torch's generators (those of devices in use too) from ``seed`` and ``names``."""
+    value = reseed_cpu(seed, *names)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(value)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(value)
+
+
+def reseed_cpu(seed: int, *names: int) -> int:
+    """Seed the generators that reading an image can draw from; returns the seed.
+
+    Not ``torch.manual_seed``: for each device that is not in use it formats a stack trace, a millisecond an image.
+    """
     value = derive_seed(seed, *names)
     random.seed(value)
     np.random.seed(value % 2**32)  # noqa: NPY002  the legacy generator is what user code and libraries draw from
-    torch.manual_seed(value)
+    torch.default_generator.manual_seed(value)
+    return value
 
 
 class SeededSplit(Dataset[tuple[torch.Tensor, Any, int]]):
@@ -51,6 +64,6 @@ class SeededSplit(Dataset[tuple[torch.Tensor, Any, int]]):
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, Any, int]:
         epoch, index = draw
-        reseed(self.seed, IMAGE, epoch, index)
+        reseed_cpu(self.seed, IMAGE, epoch, index)
         image, target, number = self.split[index]
         return image, target, number

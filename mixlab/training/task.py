@@ -73,6 +73,11 @@ class ImageTask(pl.LightningModule):
         """The model that is validated and saved as best: the moving average when there is one."""
         return self.model if self.average is None else self.average.module
 
+    @property
+    def _scaled(self) -> bool:
+        """Whether a loss scaler is at work."""
+        return str(self.trainer.precision) == "16-mixed"
+
     def set_modes(self) -> None:
         """Training mode for what learns, evaluation mode for a frozen backbone and for the average."""
         self.train()
@@ -83,7 +88,7 @@ class ImageTask(pl.LightningModule):
             self.average.eval()
 
     def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.model, self.recipe)
+        optimizer = make_optimizer(self.model, self.recipe, fused=not self._scaled)
         scheduler = make_scheduler(optimizer, self.recipe, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -110,8 +115,7 @@ class ImageTask(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.last_rate = max(group["lr"] for group in optimizer.param_groups)
-        scaled = str(self.trainer.precision) == "16-mixed"
-        self.guard.check(self.model, step=self.global_step, epoch=self.current_epoch + 1, gradients=not scaled)
+        self.guard.check(self.model, step=self.global_step, epoch=self.current_epoch + 1, gradients=not self._scaled)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
