@@ -29,7 +29,7 @@ INTERRUPTED, BAD_INPUT = 130, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (0 well, 1 some runs failed, 2 bad input, 130 Ctrl-C)."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         return _dispatch(words)
     except UserError as error:
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mixlab predict ... | head`
         sys.stderr.close()
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -15,6 +15,7 @@ from mixlab.errors import Quoted, UserError, expected
 from mixlab.studies.configuration import to_plain
 from mixlab.studies.run_config import RunConfig
 from mixlab.studies.run_folder import DONE, RunFolder
+from mixlab.training.checks import check_recipe
 from mixlab.training.machine import choose_precision
 
 #: Bytes kept free beside the checkpoints: predictions, logs, report.
@@ -82,12 +83,7 @@ def build_model(config: RunConfig, card: Any, size: Sequence[int]) -> Any:
     if model.image_size is None:
         # Known from the data, so it is no choice of the user's and no part of the hash.
         model = dataclasses.replace(model, image_size=tuple(size))
-    return model.build(len(card.classes), image_channels(card), card.spatial_dims)
-
-
-def image_channels(card: Any) -> int:
-    """Channels of the images that a data set hands out."""
-    return int(card.channels)
+    return model.build(len(card.classes), card.channels, card.spatial_dims)
 
 
 def image_size(images: Any) -> tuple[int, ...]:
@@ -124,7 +120,7 @@ def _open_once(opened: dict[str, Any], config: RunConfig) -> Any:
     if key not in opened:
         opened[key] = images = open_data(config.data)
         loss = "bce" if images.card.task == "multilabel" else "cross_entropy"
-        check_pairing(images.card, images.card.task, loss, image_channels(images.card))
+        check_pairing(images.card, images.card.task, loss, images.card.channels)
         if images.card.task == "segmentation":
             raise expected(
                 "study data", "a classification or multi-label data set", images.card.name, "mixlab list datasets"
@@ -138,10 +134,11 @@ def _check_models(runs: Sequence[PlannedRun], opened: dict[str, Any]) -> None:
     faults: list[str] = []
     need = SPARE_BYTES
     for run in runs:
-        data = repr(to_plain(run.config.data))
-        key = repr(to_plain(run.config.model)) + data
+        images = opened[repr(to_plain(run.config.data))]
+        card, size = images.card, image_size(images)
+        key = repr((to_plain(run.config.model), run.config.recipe, len(card.classes), card.channels, card.task, size))
         if key not in parameters:
-            parameters[key] = _try_model(run, opened[data], faults.append)
+            parameters[key] = _try_model(run, card, size, faults.append)
         # last.ckpt holds weights and two moments, best.ckpt the weights; one of them exists twice while it is replaced.
         need += 7 * 4 * parameters[key]
     if faults:
@@ -150,15 +147,15 @@ def _check_models(runs: Sequence[PlannedRun], opened: dict[str, Any]) -> None:
         check_folder(runs[0].folder.path.parent.parent, need)
 
 
-def _try_model(run: PlannedRun, images: Any, fault: Callable[[str], None]) -> int:
+def _try_model(run: PlannedRun, card: Any, size: tuple[int, ...], fault: Callable[[str], None]) -> int:
     import torch
 
-    size = image_size(images)
     try:
-        model = build_model(run.config, images.card, size).eval()
+        model = build_model(run.config, card, size).eval()
+        check_recipe(run.config.recipe, card, model)
         model.stage_sizes(size)  # says in words that an image is too small
         with torch.no_grad():
-            model(torch.zeros(1, image_channels(images.card), *size))
+            model(torch.zeros(1, card.channels, *size))
     except UserError as error:
         fault(f"{run.config.label}: {error}")
         return 0

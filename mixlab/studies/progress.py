@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
 from mixlab.studies.plan import PlannedRun
@@ -21,8 +21,8 @@ class Remaining(ProgressColumn):
     def render(self, task: Task) -> Text:
         done = task.completed / task.total if task.total else 0.0
         if not done or task.elapsed is None or done >= 1.0:
-            return Text("   --:--" if done < 1.0 else "   done", style="progress.remaining")
-        return Text(f"{clock(task.elapsed / done * (1 - done)):>8}", style="progress.remaining")
+            return Text("", style="progress.remaining")
+        return Text(f"{clock(task.elapsed / done * (1 - done))} left", style="progress.remaining")
 
 
 class StudyProgress:
@@ -41,18 +41,17 @@ class StudyProgress:
         self.shares: dict[str, float] = {}
         self.tasks: dict[str, TaskID] = {}
         self.numbers: dict[str, int] = {}
+        self.scores: dict[str, str] = {}
         self.live = console.is_terminal
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             TextColumn("{task.fields[detail]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             Remaining(),
             console=console,
             disable=not self.live,
         )
-        self.whole = self.progress.add_task("study", total=float(self.left), detail="")
+        self.whole = self.progress.add_task("study", total=float(self.left), detail=f"{done} of {total} runs")
 
     def __enter__(self) -> StudyProgress:
         self.progress.start()
@@ -79,15 +78,13 @@ class StudyProgress:
         self.began = self.began or time.monotonic()
         if event["kind"] == "batch":
             share = (event["epoch"] - 1 + event["batch"] / event["batches"]) / epochs
-            best = self.progress.tasks[self.progress.task_ids.index(self.tasks[name])].fields.get("best", "")
-            detail = f"epoch {event['epoch']}/{epochs}  loss {event['loss']:.3f}{best}"
+            detail = f"epoch {event['epoch']}/{epochs} loss {event['loss']:.2f}{self.scores.get(name, '')}"
             self._advance(name, share, detail=detail)
             return
-        best = f"  val F1 {event['val/macro_f1']:.3f} (best {event['best']['macro_f1']:.3f})"
         loss = event["train/loss"]
-        self._advance(
-            name, event["epoch"] / epochs, detail=f"epoch {event['epoch']}/{epochs}  loss {loss:.3f}{best}", best=best
-        )
+        self.scores[name] = f" F1 {event['val/macro_f1']:.3f}"
+        detail = f"epoch {event['epoch']}/{epochs} loss {loss:.2f}{self.scores[name]}"
+        self._advance(name, event["epoch"] / epochs, detail=detail)
         if not self.live and _worth_a_line(event["epoch"], epochs):
             text = f"epoch {event['epoch']}/{epochs}, loss {loss:.3f}, val macro F1 {event['val/macro_f1']:.3f}"
             self._say(f"{self._title(run)}: {text}, {self._left()} left in all")

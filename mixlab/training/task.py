@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mixlab.errors import expected
 from mixlab.training.augment import Augment, Normalise
 from mixlab.training.averaging import averaged
+from mixlab.training.checks import head_dropouts
 from mixlab.training.determinism import STEP, reseed
 from mixlab.training.guard import Diverged, Guard
 from mixlab.training.metrics import split_metrics
@@ -58,7 +58,8 @@ class ImageTask(pl.LightningModule):
             "class_weights", _class_weights(card, recipe, train_targets) if train_targets is not None else None
         )
         if recipe.head_dropout is not None:
-            _set_head_dropout(model, recipe.head_dropout)
+            for layer in head_dropouts(model):
+                layer.p = recipe.head_dropout
         if recipe.freeze_backbone:
             freeze_backbone(model)
         self.average = averaged(model, recipe.ema_decay) if recipe.ema_decay is not None else None
@@ -171,13 +172,3 @@ def _class_weights(card: Any, recipe: Recipe, targets: NDArray[Any]) -> Tensor |
         counts = np.bincount(targets, minlength=len(card.classes)).astype(np.float64)
         weights = np.where(counts > 0, len(targets) / (len(counts) * np.maximum(counts, 1)), 1.0)
     return torch.from_numpy(weights).float()
-
-
-def _set_head_dropout(model: nn.Module, probability: float) -> None:
-    layers = [m for m in model.head.modules() if isinstance(m, nn.Dropout)]  # type: ignore[union-attr]
-    if not layers:
-        raise expected(
-            "recipe.head_dropout", "a model whose head has a dropout layer", type(model.head).__name__, "null"
-        )
-    for layer in layers:
-        layer.p = probability
