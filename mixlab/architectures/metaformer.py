@@ -4,8 +4,8 @@ Depths, widths, LayerScale and drop path of ``metaformer_s12`` to ``m48`` are th
 with pooling, the default mixer, they are numerically PoolFormers. The stem is a 7x7 convolution of stride 4, padding 2;
 features have strides 4, 8, 16, 32.
 
-``metaformer_nano`` is ours, for images of 28 to 64 pixels on a laptop: see ``docs/architecture.md`` for how its sizes
-were chosen.
+``metaformer_nano`` is ours, for images of 28 to 64 pixels on a laptop. Its patches do not overlap, so that tokens meet
+in the mixers and nowhere else before the head; features have strides 2, 4, 8, 16. ``docs/architecture.md`` says why.
 """
 
 from __future__ import annotations
@@ -16,20 +16,26 @@ from mixlab.registry import Part
 
 DOWN = Part("conv", {"kernel_size": 3, "stride": 2, "padding": 1})
 STEM = Part("conv", {"kernel_size": 7, "stride": 4, "padding": 2})
-NANO_STEM = Part("conv", {"kernel_size": 3, "stride": 2, "padding": 1})
+PATCH = Part("conv", {"kernel_size": 2, "stride": 2, "padding": "end"})
 
 Ints = tuple[int, ...]
 
 
 def metaformer(
-    depths: Ints, widths: Ints, layer_scale: float | None, drop_path: float, stem: Part = STEM, ratio: float = 4.0
+    depths: Ints,
+    widths: Ints,
+    layer_scale: float | None,
+    drop_path: float,
+    stem: Part = STEM,
+    down: Part = DOWN,
+    ratio: float = 4.0,
 ) -> MetaFormerConfig:
     """GroupNorm blocks with LayerScale and an MLP; pooling in every stage."""
     stages = tuple(
         StageConfig(
             depth=depth,
             width=width,
-            embedding=DOWN if index else stem,
+            embedding=down if index else stem,
             mixers=(Part("pooling", {"kernel_size": 3}),),
             channel_mixers=(Part("mlp", {"ratio": ratio}),),
             layer_scale=layer_scale,
@@ -48,7 +54,7 @@ register_sizes(
         "metaformer_s36": ((6, 6, 18, 6), SMALL, 1e-6, 0.2),
         "metaformer_m36": ((6, 6, 18, 6), MEDIUM, 1e-6, 0.3),
         "metaformer_m48": ((8, 8, 24, 8), MEDIUM, 1e-6, 0.4),
-        "metaformer_nano": ((1, 1, 2, 1), (32, 64, 96, 128), None, 0.0, NANO_STEM, 3.0),
+        "metaformer_nano": ((1, 1, 2, 1), (32, 64, 96, 128), None, 0.0, PATCH, PATCH, 3.0),
     },
     metaformer,
 )

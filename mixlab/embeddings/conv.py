@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -24,7 +25,9 @@ class ConvEmbedding(Embedding):
         dim_in: channels in.
         dim: channels out.
         spatial_dims: 1, 2 or 3.
-        kernel_size, stride, padding: an int or one per axis in ``(D, H, W)`` order.
+        kernel_size, stride: an int or one per axis in ``(D, H, W)`` order.
+        padding: zeros on both sides, likewise; or ``end``: as many zeros at the end of each axis as make its size a
+            multiple of the stride, so that patches that do not overlap (``kernel_size == stride``) lose no pixel.
         bias: bias of the convolution.
         pre_norm: norm on the input, a part of ``mixlab.norms.NORMS``, or None.
         norm: norm on the output, likewise.
@@ -41,7 +44,7 @@ class ConvEmbedding(Embedding):
         spatial_dims: int = 2,
         kernel_size: PerAxis = 3,
         stride: PerAxis = 2,
-        padding: PerAxis = 1,
+        padding: PerAxis | Literal["end"] = 1,
         bias: bool = True,
         pre_norm: str | Mapping[str, Any] | None = None,
         norm: str | Mapping[str, Any] | None = None,
@@ -49,7 +52,11 @@ class ConvEmbedding(Embedding):
         super().__init__(dim_in, dim, spatial_dims=spatial_dims)
         self.kernel_size = per_axis(kernel_size, spatial_dims, "conv embedding kernel_size")
         self.stride = per_axis(stride, spatial_dims, "conv embedding stride")
-        self.padding = per_axis(padding, spatial_dims, "conv embedding padding", at_least=0)
+        self.pad_end = padding == "end"
+        both_sides = 0 if isinstance(padding, str) else padding
+        if isinstance(padding, str) and not self.pad_end:
+            raise expected("conv embedding padding", "an int, one int per axis, or 'end'", padding)
+        self.padding = per_axis(both_sides, spatial_dims, "conv embedding padding", at_least=0)
         self.pre_norm = NORMS.build(pre_norm, dim_in, spatial_dims=spatial_dims) if pre_norm else nn.Identity()
         self.proj = CONVS[spatial_dims](
             dim_in,
@@ -63,13 +70,19 @@ class ConvEmbedding(Embedding):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim_in, *spatial)`` to ``(B, dim, *output_size(spatial))``."""
-        return self.norm(self.proj(self.pre_norm(x)))
+        x = self.pre_norm(x)
+        if self.pad_end:
+            missing = [-n % s for n, s in zip(x.shape[2:], self.stride, strict=True)]
+            x = F.pad(x, [zeros for m in reversed(missing) for zeros in (0, m)])
+        return self.norm(self.proj(x))
 
     @property
     def reduction(self) -> Size:
         return self.stride
 
     def output_size(self, size: Size) -> Size:
+        if self.pad_end:
+            size = tuple(-(-n // s) * s for n, s in zip(size, self.stride, strict=True))
         out = conv_output(size, self.kernel_size, self.stride, self.padding)
         if min(out) < 1:
             smallest = max(k - 2 * p for k, p in zip(self.kernel_size, self.padding, strict=True))
