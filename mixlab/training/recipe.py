@@ -110,7 +110,7 @@ class Recipe:
         return max(1, math.ceil(self.iterations / max(1, steps_per_epoch)))
 
 
-# The short recipe is for small images and minutes of CPU time. It was tuned on the nano model (see docs/training.md).
+# The short recipe is for small images and minutes of CPU time.
 PRESETS: dict[str, dict[str, Any]] = {
     "study": {},
     "short": {
