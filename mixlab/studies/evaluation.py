@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.architectures import ModelConfig
-from mixlab.data import DataCard, DataConfig, ImageSplit, check_pairing, open_data
+from mixlab.data import DataCard, DataConfig, check_pairing, image_files, open_data
 from mixlab.errors import Quoted, expected
 from mixlab.studies.configuration import build
 from mixlab.studies.plan import build_model
@@ -118,23 +118,10 @@ def predict_files(
     Raises:
         UserError: files that are missing or cannot be read, all named in one message.
     """
-    from mixlab.data.files import FileImages
-    from mixlab.data.prepare import PreparedImages
     from mixlab.training.fit import predict
 
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing or not files:
-        got = Quoted(f"{len(missing)} missing: {', '.join(missing)}" if missing else "none")
-        raise expected("images", "image files that exist", got)
     run = load_run(path)
-    images = PreparedImages(
-        FileImages(files, [str(f) for f in files]), channels=run.card.channels, size=run.card.image_size
-    )
-    indices = np.arange(len(files))
-    images.load(indices)
-    shape = (len(files), len(run.card.classes)) if run.card.task == "multilabel" else (len(files),)
-    nothing = np.zeros(shape, dtype=np.float32 if run.card.task == "multilabel" else np.int64)
-    split = ImageSplit(images, indices, nothing, task=run.card.task, ids=[str(f) for f in files], groups=None)
+    split = image_files(files, run.card)
     size, machine = run.config.recipe.batch_size, _machine(run, device)
     return run.card.classes, predict(run.model, run.card, split, batch_size=size, machine=machine)["probabilities"]
 

@@ -12,9 +12,11 @@ from torch import nn
 
 from mixlab.errors import UserError
 from mixlab.training.checkpoint import load_best, read_resume
+from mixlab.training.checks import check_recipe
 from mixlab.training.determinism import reseed
 from mixlab.training.fit import FitResult, fit, predict
 from mixlab.training.guard import Diverged
+from mixlab.training.machine import Machine, choose_precision
 from mixlab.training.recipe import Recipe
 from tests.training.toys import ToyCard, ToyNet, toy_splits
 
@@ -165,3 +167,22 @@ def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
 def test_options_train(options: dict[str, Any], tmp_path: Path) -> None:
     result, _ = train(tmp_path, Recipe(epochs=1, batch_size=8, schedule_per="step", **options))
     assert result.steps == 6
+
+
+def test_balanced_sampling_of_labels_is_refused() -> None:
+    recipe = Recipe(sampler="balanced", class_weights="none")
+    with pytest.raises(UserError, match=r"recipe\.sampler: expected shuffle"):
+        check_recipe(recipe, ToyCard(task="multilabel"), ToyNet())
+
+
+def test_bfloat16_on_request(tmp_path: Path) -> None:
+    machine = Machine(precision="bf16-mixed")
+    result = fit(ToyNet(), ToyCard(), toy_splits(), Recipe(epochs=1), seed=0, folder=tmp_path, machine=machine)
+    assert np.isfinite(result.best.macro_f1)
+
+
+def test_the_precision_of_a_cpu_is_full_unless_asked_for() -> None:
+    assert choose_precision("auto", "cpu") == "32-true"
+    assert choose_precision("bf16-mixed", "cpu") == "bf16-mixed"
+    with pytest.raises(UserError, match="unknown precision"):
+        choose_precision("bf61-mixed", "cpu")
