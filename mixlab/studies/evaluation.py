@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mixlab.architectures import ModelConfig
 from mixlab.data import DataCard, DataConfig, check_pairing, image_files, open_data
-from mixlab.errors import Quoted, expected
+from mixlab.errors import expected
 from mixlab.studies.configuration import build
 from mixlab.studies.plan import build_model
 from mixlab.studies.run_config import RunConfig
