@@ -21,7 +21,7 @@ class DataConfig:
     LOCATION_FIELDS: ClassVar[tuple[str, ...]] = ("root", "download")
 
     name: str = "digits"
-    """Data set: a name of `mixlab list data`, `medmnist:NAME[@SIZE]`, `folder:PATH` or `csv:PATH`."""
+    """Data set, one of `mixlab list datasets`, such as `digits`, `medmnist:NAME[@SIZE]`, `folder:PATH`, `csv:PATH`."""
     root: Path | None = None
     """Folder that holds the data files; for `folder` and `csv` the folder that relative image paths start from."""
     download: bool = False
