@@ -21,7 +21,7 @@ class DataConfig:
     LOCATION_FIELDS: ClassVar[tuple[str, ...]] = ("root", "download")
 
     name: str = "digits"
-    """Data set, one of `mixlab list datasets`, such as `digits`, `medmnist:NAME[@SIZE]`, `folder:PATH`, `csv:PATH`."""
+    """Name of the data set, as `mixlab list datasets` shows them."""
     root: Path | None = None
     """Folder that holds the data files; for `folder` and `csv` the folder that relative image paths start from."""
     download: bool = False

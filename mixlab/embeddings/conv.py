@@ -33,7 +33,7 @@ class ConvEmbedding(Embedding):
         norm: norm on the output, likewise.
 
     Source: PoolFormer (arXiv:2111.11418): 7x7 stride 4 padding 2 as stem, 3x3 stride 2 padding 1 between stages, no
-        norm.
+    norm.
     """
 
     def __init__(

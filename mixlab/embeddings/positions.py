@@ -27,7 +27,7 @@ class ConvPosition(Position):
         kernel_size: odd, an int or one per axis.
 
     Source: Chu et al., Conditional Positional Encodings (arXiv:2102.10882); used in every block of RMT
-        (arXiv:2309.11523).
+    (arXiv:2309.11523).
     """
 
     def __init__(self, dim: int, *, spatial_dims: int = 2, kernel_size: PerAxis = 3) -> None:

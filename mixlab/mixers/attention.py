@@ -44,7 +44,7 @@ class Attention(Mixer):
     Cost: ``4 N dim² + 2 N² dim`` MACs and ``heads`` softmaxes over ``N x N`` scores.
 
     Source: Vaswani et al., 2017, as in the attention hybrids of PoolFormer (arXiv:2111.11418): no bias on q, k, v;
-        heads of 32.
+    heads of 32.
     """
 
     includes = Includes(projections=True, mixes_channels=True, learned=True, reach="global")

@@ -35,10 +35,10 @@ class LocalAttention(Mixer):
         UserError: ``head_dim`` does not divide ``dim``, or a kernel size is even.
 
     Cost: ``4 N dim² + 2 P dim`` MACs needed, for ``P`` (position, neighbour) pairs inside the image; the ``computed``
-        number is the chosen path's, the ``dense`` one has ``N²`` for ``P``.
+    number is the chosen path's, the ``dense`` one has ``N²`` for ``P``.
 
     Source: the study's local self-attention; related to stand-alone self-attention (arXiv:1906.05909), and to
-        neighbourhood attention (arXiv:2204.07143), which shifts windows inward at borders instead.
+    neighbourhood attention (arXiv:2204.07143), which shifts windows inward at borders instead.
     """
 
     includes = Includes(projections=True, mixes_channels=True, learned=True, reach="window")

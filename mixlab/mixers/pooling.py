@@ -24,7 +24,7 @@ class Pooling(Mixer):
         subtract_input: subtract ``x``.
 
     Cost: no parameters and no MACs; for ``P`` (position, neighbour) pairs and ``N`` positions ``dim · (P + N)`` other
-        operations: ``P - N`` additions, ``N`` divisions, ``N`` subtractions.
+    operations: ``P - N`` additions, ``N`` divisions, ``N`` subtractions.
 
     Source: PoolFormer, Yu et al., MetaFormer Is Actually What You Need for Vision (arXiv:2111.11418), section 3.2.
     """

@@ -22,7 +22,7 @@ class SepConv(Conv):
     Cost: ``N · dim · prod(kernel_size)`` MACs, ``dim · (prod(kernel_size) + 1)`` parameters.
 
     Source: the study's ``sep_conv``; the depthwise row of PoolFormer's ablation (arXiv:2111.11418), there 78.1 % on
-        ImageNet.
+    ImageNet.
     """
 
     includes = Includes(learned=True, position="window", reach="window")
