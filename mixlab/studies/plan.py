@@ -49,10 +49,12 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
 
     Raises:
         UserError: data that cannot be read or do not fit the task, or a model of the grid that cannot be built or
-            cannot take these images; all such models are named in one message.
+            cannot take these images (all such models are named in one message), or two runs that the report could not
+            tell apart.
     """
     opened: dict[str, Any] = {}
     runs: dict[str, PlannedRun] = {}
+    named: dict[tuple[str, int, int | None], RunConfig] = {}
     notes = []
     for cell in cells:
         config = dataclasses.replace(cell, precision=choose_precision(cell.precision, device))
@@ -63,6 +65,7 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         if digest in runs:
             notes.append(f"{name} appears twice in the grid and is trained once")
             continue
+        _check_label(named, config)
         runs[digest] = PlannedRun(config, RunFolder(out / "runs" / name), images.fingerprint)
     _check_models([run for run in runs.values() if not run.done], opened)
     return Plan(list(runs.values()), notes)
@@ -111,6 +114,25 @@ def check_folder(out: Path, need_bytes: int = SPARE_BYTES) -> None:
             "output folder", f"{need_bytes / 2**20:.0f} MiB of free space in {out}", Quoted(f"{free / 2**20:.0f} MiB"),
             "--out DIR on another disk",
         )  # fmt: skip
+
+
+def _check_label(named: dict[tuple[str, int, int | None], RunConfig], config: RunConfig) -> None:
+    """Refuse a second run of the same label, seed and fold: the report knows runs by these."""
+    other = named.setdefault((config.label, config.seed, config.fold), config)
+    if other is config:
+        return
+    old, new = _flat(to_plain(other)), _flat(to_plain(config))
+    changed = [f"{k} {old.get(k)!r} and {new.get(k)!r}" for k in {**old, **new} if old.get(k) != new.get(k)]
+    seed = f"seed {config.seed}" + ("" if config.fold is None else f", fold {config.fold}")
+    got = Quoted("two that differ in " + (", ".join(changed) or "their data"))
+    raise expected(f"label {config.label} ({seed})", "one run", got, "one study each")
+
+
+def _flat(plain: Any, where: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys."""
+    if not isinstance(plain, dict):
+        return {where: plain}
+    return {k: v for key, value in plain.items() for k, v in _flat(value, f"{where}.{key}".lstrip(".")).items()}
 
 
 def _open_once(opened: dict[str, Any], config: RunConfig) -> Any:

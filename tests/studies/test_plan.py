@@ -1,0 +1,25 @@
+"""What is found while a study is planned, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixlab.errors import UserError
+from mixlab.studies.grid import StudyConfig
+from mixlab.studies.plan import Plan, make_plan
+
+DIGITS: dict[str, Any] = {"mixers": ["identity"], "seeds": 1, "model": {"name": "metaformer_nano"}}
+
+
+def planned(out: Path, **plain: Any) -> Plan:
+    return make_plan(StudyConfig.of({**DIGITS, **plain}).runs(), out, "cpu")
+
+
+def test_two_runs_that_the_report_could_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    data = [{"name": "digits", "train_per_class": 10}, {"name": "digits", "train_per_class": 50}]
+    words = r"label identity-digits \(seed 0\): .*data.train_per_class 10 and 50, try one study each"
+    with pytest.raises(UserError, match=words):
+        planned(tmp_path, data=data)
