@@ -125,7 +125,8 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
 
 def _origin(entry: Any) -> str:
     """Where a class is defined; a file that is imported twice registers the same class again."""
-    return f"{entry.__module__}.{entry.__qualname__}"
+    named = entry if hasattr(entry, "__qualname__") else type(entry)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 __all__ = ["Part", "Registry", "UserError"]

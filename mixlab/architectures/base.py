@@ -52,6 +52,12 @@ class ModelConfig:
     global_tokens: GlobalTokens | None = None
     """Class token and registers."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise expected("model dropout", "a probability in [0, 1)", self.dropout, "0.1")
+        if self.mlp_ratio is not None and not (isinstance(self.mlp_ratio, int | float) and self.mlp_ratio > 0):
+            raise expected("model mlp_ratio", "a positive number", self.mlp_ratio, "4")
+
     def configuration(
         self, *, num_classes: int = 1000, in_channels: int = 3, spatial_dims: int = 2, features_only: bool = False
     ) -> MetaFormerConfig:

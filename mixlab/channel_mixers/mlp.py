@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mixlab.channel_mixers.base import ACTIVATIONS, ChannelMixer, register_channel_mixer
 from mixlab.cost import Cost, Size, linear
+from mixlab.errors import expected
 from mixlab.ops import Pointwise
 
 
@@ -40,6 +41,8 @@ class MLP(ChannelMixer):
     ) -> None:
         super().__init__(dim, spatial_dims=spatial_dims)
         self.hidden = int(dim * ratio)
+        if self.hidden < 1:
+            raise expected("mlp ratio", f"at least one hidden channel for width {dim}", ratio, "4")
         self.fc1 = Pointwise(dim, self.hidden, bias=bias)
         self.act = ACTIVATIONS.build(act)
         self.fc2 = Pointwise(self.hidden, dim, bias=bias)

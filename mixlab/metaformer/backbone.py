@@ -53,7 +53,7 @@ class MetaFormer(nn.Module):
         self.head = (
             None if config.features_only else HEADS.build(config.head, dim_in, config.num_classes, spatial_dims=dims)
         )
-        self.apply(_init)
+        _initialise(self)
 
     def each_stage(self) -> Iterator[Stage]:
         """The stages, in order."""
@@ -164,9 +164,16 @@ class MetaFormer(nn.Module):
         return total + (self.head.cost(size) if self.head is not None else Cost())
 
 
-def _init(module: nn.Module) -> None:
-    """PoolFormer's rule: truncated normal (0.02) and zero bias for linear layers; convolutions keep torch's default."""
+def _initialise(module: nn.Module) -> None:
+    """PoolFormer's rule: truncated normal (0.02) and zero bias for linear layers; convolutions keep torch's default.
+
+    A part with ``keeps_init = True`` has set its own parameters and is left alone.
+    """
+    if getattr(module, "keeps_init", False):
+        return
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+    for child in module.children():
+        _initialise(child)

@@ -17,6 +17,8 @@ def heads_for(dim: int, head_dim: int, where: str) -> int:
     Raises:
         UserError: the head size does not divide the width.
     """
+    if not isinstance(head_dim, int):
+        raise expected(f"{where} head_dim", "a whole number", head_dim, "head_dim=16")
     if head_dim < 1 or dim % head_dim:
         divisors = [d for d in range(1, dim + 1) if dim % d == 0]
         hint = min(divisors, key=lambda d: (abs(d - head_dim), d))

@@ -40,12 +40,14 @@ class Mixer(nn.Module):
     constructor is ``Mixer(dim, *, spatial_dims=2, **own_options)``.
 
     A mixer with ``uses = {"tokens"}`` also takes global tokens ``(B, G, dim)``: ``forward(x, tokens=None)`` returns
-    ``(x, tokens)``. A mixer with ``needs_grid = True`` has parameters of the grid's size and takes ``grid_size``.
+    ``(x, tokens)``. A mixer with ``needs_grid = True`` has parameters of the grid's size and takes ``grid_size``. One with
+    ``keeps_init = True`` sets its own parameters; in others the backbone initialises linear layers.
     """
 
     includes: ClassVar[Includes] = Includes()
     uses: ClassVar[frozenset[str]] = frozenset()
     needs_grid: ClassVar[bool] = False
+    keeps_init: ClassVar[bool] = False
 
     def __init__(self, dim: int, *, spatial_dims: int = 2) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ def per_axis(value: PerAxis, spatial_dims: int, what: str, *, at_least: int = 1)
     Raises:
         UserError: not an int or ``spatial_dims`` ints, or one below ``at_least``.
     """
-    values = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * spatial_dims
     if len(values) != spatial_dims or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         raise expected(what, f"an int or {spatial_dims} ints (one per axis)", value)
     if min(values) < at_least:

@@ -22,9 +22,9 @@ def split_metrics(probabilities: NDArray[np.float32], targets: NDArray[Any], tas
 
     Returns:
         ``loss``, ``accuracy`` (micro), ``balanced_accuracy`` (mean recall of the classes that occur; for labels the
-        mean over labels of the mean of sensitivity and specificity), ``auroc`` (one against the rest, mean over the
+        mean of sensitivity and specificity over labels that have both), ``auroc`` (one against the rest, mean over the
         classes that occur and do not fill the split; None when there is none), ``macro_f1`` (mean over the classes
-        that occur in targets or predictions), ``per_class_recall`` (None for a class that does not occur) and
+        that occur in targets or predictions; over all labels), ``per_class_recall`` (None for a class that does not occur) and
         ``confusion`` (rows are the truth; ``(K, 2, 2)`` for labels).
     """
     scores = torch.from_numpy(np.ascontiguousarray(probabilities)).float()
@@ -58,14 +58,13 @@ def _multilabel(scores: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
     support = confusion.sum(axis=2)  # (K, 2): negatives, positives
     hits = confusion.diagonal(axis1=1, axis2=2)  # (K, 2): true negatives, true positives
     recall = hits / np.maximum(support, 1)  # (K, 2): specificity, sensitivity
-    balanced = recall.sum(axis=1) / (support > 0).sum(axis=1)
+    both = (support > 0).all(axis=1)  # a label of one kind only says nothing of the balance
     wanted = support[:, 1] + confusion[:, :, 1].sum(axis=1)  # positives of the truth and of the prediction
     f1 = 2 * hits[:, 1] / np.maximum(wanted, 1)
-    used = wanted > 0
     return {
         "accuracy": float(hits.sum() / support.sum()),
-        "balanced_accuracy": float(balanced.mean()),
-        "macro_f1": float(f1[used].mean()) if used.any() else 0.0,
+        "balanced_accuracy": float(recall[both].mean()) if both.any() else 0.0,
+        "macro_f1": float(f1.mean()),  # as torchmetrics and scikit-learn: a label that never occurs counts 0
         "per_class_recall": [float(r) if n else None for r, n in zip(recall[:, 1], support[:, 1], strict=True)],
         "confusion": confusion.tolist(),
     }

@@ -34,7 +34,8 @@ def load_official(model: MetaFormer, state: Mapping[str, Tensor]) -> None:
         got = Quoted(f"missing {missing or 'none'}, left over {extra or 'none'}")
         raise expected("load_official", f"the {len(wanted)} official keys of this model", got)
     for official, key in wanted.items():
-        if state[official].numel() != own[key].numel():
+        want = official_shape(key, own[key].shape)
+        if tuple(state[official].shape) != want:
             got = Quoted(str(tuple(state[official].shape)))
-            raise expected(f"load_official {official}", f"shape {tuple(official_shape(key, own[key].shape))}", got)
+            raise expected(f"load_official {official}", f"shape {want}", got)
     model.load_state_dict({key: state[official].reshape(own[key].shape) for official, key in wanted.items()})

@@ -65,6 +65,10 @@ def test_every_official_key_must_be_accounted_for() -> None:
     with pytest.raises(UserError, match=r"missing \['head.bias'\], left over \['head.scale'\]"):
         load_official(model, state)
     state = to_official(model)
+    state["network.0.0.mlp.fc1.weight"] = state["network.0.0.mlp.fc1.weight"].transpose(0, 1)
+    with pytest.raises(UserError, match=r"fc1.weight: expected shape \(256, 64, 1, 1\), got \(64, 256, 1, 1\)"):
+        load_official(model, state)
+    state = to_official(model)
     state["head.bias"] = state["head.bias"][:10]
     with pytest.raises(UserError, match=r"head.bias: expected shape \(1000,\), got \(10,\)"):
         load_official(model, state)

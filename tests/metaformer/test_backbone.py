@@ -15,6 +15,7 @@ from mixlab.architectures import ARCHITECTURES, ModelConfig, list_models
 from mixlab.embeddings import GlobalTokens
 from mixlab.errors import UserError
 from mixlab.metaformer import MetaFormer, MetaFormerConfig, Stage, StageConfig
+from mixlab.metaformer.backbone import _initialise
 from mixlab.mixers import MIXERS
 from mixlab.registry import Part
 
@@ -94,6 +95,12 @@ def test_a_list_of_mixers_is_cycled_over_the_blocks() -> None:
         ({"stages": "PPT"}, "4 letters"),
         ({"stages": "PPTX"}, "out of P, T"),
         ({"num_classes": -1}, "at least 0"),
+        ({"token_mixer": "pooling", "kernel_size": 3.0}, "an int or 2 ints"),
+        ({"token_mixer": "pooling", "kernel_size": "3"}, "an int or 2 ints"),
+        ({"token_mixer": {"name": "attention", "head_dim": "16"}}, "a whole number"),
+        ({"dropout": 2}, "probability"),
+        ({"mlp_ratio": 0.001}, "at least one hidden channel"),
+        ({"mlp_ratio": -1}, "a positive number"),
         ({"drop_path_rate": 1.5}, "probability"),
         ({"drop_path_schedule": "cosine"}, "'linear' or 'constant'"),
         ({"spatial_dims": 4}, "1, 2 or 3"),
@@ -276,6 +283,25 @@ def test_deepcopy_gives_the_same_model() -> None:
     x = torch.randn(1, 3, 32, 32)
     want = model(x)
     assert torch.equal(copy.deepcopy(model)(x), want)
+
+
+def test_a_part_may_keep_its_own_initialisation() -> None:
+    class Own(nn.Module):
+        keeps_init = True
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+            nn.init.constant_(self.fc.weight, 7.0)
+
+    class Other(Own):
+        keeps_init = False
+
+    own, other = Own(), Other()
+    for part in (own, other):
+        _initialise(part)
+    assert (own.fc.weight == 7.0).all()
+    assert (other.fc.weight.abs() < 0.1).all()
 
 
 def test_registry_of_models() -> None:

@@ -58,4 +58,4 @@ def test_a_split_of_one_class_has_no_area() -> None:
     found = split_metrics(scores(9, 3), np.zeros(9, dtype=np.int64), "classification", 0.0)
     assert found["auroc"] is None
     empty = split_metrics(np.zeros((5, 2), np.float32), np.zeros((5, 2), np.float32), "multilabel", 0.0)
-    assert (empty["auroc"], empty["macro_f1"], empty["balanced_accuracy"]) == (None, 0.0, 1.0)
+    assert (empty["auroc"], empty["macro_f1"], empty["balanced_accuracy"]) == (None, 0.0, 0.0)

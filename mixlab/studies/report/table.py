@@ -20,7 +20,7 @@ METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc")
 COST_COLUMNS = (
     ("parameters", "Parameters", "Trained and frozen parameters"),
     ("macs", "MACs", "Multiply-accumulates of one image, as the chosen backend computes them"),
-    ("seconds_per_epoch", "s / epoch", "Mean seconds per epoch on the machine of the run"),
+    ("seconds_per_epoch", "s / epoch", "Median seconds per epoch on the machine of the run"),
     ("peak_memory_mb", "Peak MB", "Largest memory of the run's process (or device)"),
 )
 
