@@ -66,9 +66,15 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
             notes.append(f"{name} appears twice in the grid and is trained once")
             continue
         _check_label(named, config)
-        runs[digest] = PlannedRun(config, RunFolder(out / "runs" / name), images.fingerprint)
+        runs[digest] = PlannedRun(config, _folder(out / "runs", digest, name), images.fingerprint)
     _check_models([run for run in runs.values() if not run.done], opened)
     return Plan(list(runs.values()), notes)
+
+
+def _folder(runs: Path, digest: str, name: str) -> RunFolder:
+    """The run's folder: one that exists, under whatever label, as a label changes when an axis is added to a grid."""
+    there = [RunFolder(path) for path in sorted(runs.glob(f"*-{digest}"))]
+    return min(there, key=lambda folder: folder.state() not in DONE, default=RunFolder(runs / name))
 
 
 def folder_name(label: str) -> str:

@@ -59,6 +59,14 @@ class RunFolder:
         if not (self.path / "status.json").exists():
             self.set_status("pending", epoch=0, epochs=None, message="", started=None, best=None, diverged=None)
 
+    def relabel(self, label: str) -> None:
+        """Write another label: that of the grid which uses a finished run again."""
+        config, summary = self.config(), self.summary()
+        if config["label"] != label:
+            write_text(self.path / "config.yaml", dump_yaml({**config, "label": label}))
+        if summary is not None and summary["label"] != label:
+            self.write_json("summary.json", {**summary, "label": label})
+
     def config(self) -> dict[str, Any]:
         """The content of ``config.yaml``."""
         return load_yaml(self.path / "config.yaml")

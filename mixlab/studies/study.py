@@ -120,7 +120,9 @@ def _prepare(cells: Any, imports: Sequence[str], out: Path, resources: Resources
     check_folder(out)
     plan = make_plan(cells(), out, choose_device(resources.device))
     for run in plan.runs:
-        if not run.done:
+        if run.done:
+            run.folder.relabel(run.config.label)
+        else:
             run.folder.create(run.config.to_plain(run.fingerprint), run.config.imports)
     return plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from mixlab.errors import UserError
 from mixlab.studies import plan
-from mixlab.studies.run_folder import open_run
+from mixlab.studies.run_folder import open_run, run_folders
 from tests.studies.small import FAULTS, runs_by_label, study, train
 
 
@@ -92,6 +93,23 @@ def test_only_what_is_missing_is_trained(faulty: tuple[Path, str], images: Path)
     assert (result.trained, result.states) == (0, {"finished": 1, "diverged": 1})
     assert "all 2 runs are finished already" in text
     assert runs_by_label(out)["identity"].status() == before
+
+
+def test_a_run_is_used_again_under_another_label(images: Path, tmp_path: Path) -> None:
+    train(study(images, ["identity"], stages=["TTTT"], recipe={"epochs": 1}), tmp_path)
+    result, _ = train(study(images, ["identity"], stages=["TTTT", "PPTT"], recipe={"epochs": 1}), tmp_path)
+    assert (result.trained, result.states) == (1, {"finished": 2})
+    runs = list(both_labels(tmp_path))
+    assert sorted(label for label, _ in runs) == ["identity-PPTT", "identity-TTTT"]
+    assert all(label == summary for label, summary in runs)
+
+
+def both_labels(out: Path) -> Iterator[tuple[str, str]]:
+    """The label of each run's configuration and of its summary."""
+    for run in run_folders(out):
+        summary = run.summary()
+        assert summary is not None
+        yield run.config()["label"], summary["label"]
 
 
 def test_the_same_cell_twice_is_trained_once(images: Path, tmp_path: Path) -> None:
