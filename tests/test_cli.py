@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 from mixlab.cli import main
 from mixlab.cli.arguments import merge
+from mixlab.errors import UserError
+from mixlab.studies.evaluation import evaluate_run
 from tests.studies.small import make_images
 
 TINY = ["--epochs", "1", "--recipe.batch_size", "6", "--jobs", "1", "--threads", "1", "--device", "cpu"]
@@ -169,6 +174,37 @@ def test_evaluate_repeats_the_test_of_the_run(trained: Path, images: Path, capsy
     code, _, err = call(capsys, "evaluate", str(trained), "--data", "digits")
     assert code == 2
     assert call(capsys, "evaluate", str(trained), "--split", "exam")[0] == 2
+
+
+def test_evaluate_refuses_data_that_changed_since(images: Path, tmp_path: Path, trained: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    card = json.loads((run / "data_card.json").read_text())
+    (run / "data_card.json").write_text(json.dumps({**card, "fingerprint": "another"}))
+    with pytest.raises(UserError, match="images of the training could be in the test split"):
+        evaluate_run(run, device="cpu")
+    others = make_images(tmp_path / "several-sizes", seed=1)
+    for file in others.glob("test/**/*.png"):
+        Image.open(file).resize((15, 15)).save(file)
+    found = evaluate_run(run, data={"name": f"folder:{others}"}, device="cpu")
+    assert (found["cases"], found["data"] != card["name"]) == (10, True)
+
+
+def test_evaluate_tells_of_data_and_device(
+    images: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "precision": "16-mixed"}))
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "device": "cuda"}))
+    words = "note: computed in 32-true on cpu; the run was trained in 16-mixed on cuda"
+    assert words in call(capsys, "evaluate", str(run), "--device", "cpu")[2]
+    assert words in call(capsys, "predict", str(run), str(images / "test" / "dark" / "0.png"), "--device", "cpu")[2]
+    (noted := make_images(tmp_path / "noted")).joinpath("test", "dark", "notes.txt").write_text("none")
+    code, out, err = call(capsys, "evaluate", str(run), "--data", f"folder:{noted}", "--device", "cpu", "--json")
+    assert code == 0
+    assert "note: not read as images" in err
+    assert any("not read as images" in event["message"] for event in json.loads(out)["events"])
 
 
 def test_predict_writes_csv(trained: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

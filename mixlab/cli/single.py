@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mixlab.cli.arguments import add_fields, make_parser, merge, parse
 
@@ -55,6 +56,8 @@ def evaluate(words: list[str]) -> int:
     add_fields(parser, DataConfig, "data")
     given = parse(parser, words)
     found = evaluate_run(Path(given["run"]), given.get("split", "test"), given.get("data"), given.get("device", "auto"))
+    for message in dict.fromkeys(event["message"] for event in found["events"]):
+        tell(message)
     if given.get("json"):
         print(json.dumps(found, indent=2))
     else:
@@ -73,13 +76,18 @@ def predict(words: list[str]) -> int:
     parser.add_argument("--output", type=str, metavar="FILE", help="CSV file to write; by default standard output")
     given = parse(parser, words)
     files = [Path(file) for file in given["images"]]
-    classes, probabilities = predict_files(Path(given["run"]), files, given.get("device", "auto"))
+    classes, probabilities = predict_files(Path(given["run"]), files, given.get("device", "auto"), tell)
     rows = [
         [str(file), classes[int(p.argmax())], *(f"{value:.6f}" for value in p)]
         for file, p in zip(files, probabilities, strict=True)
     ]
     write_csv([["path", "predicted", *classes], *rows], given.get("output"))
     return 0
+
+
+def tell(message: str) -> None:
+    """A line of note on standard error."""
+    Console(stderr=True).print(Text(f"note: {message}", style="dim"), soft_wrap=True)
 
 
 def write_csv(rows: list[list[str]], output: str | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mixlab.architectures import ModelConfig
 from mixlab.data import DataCard, DataConfig, check_pairing, image_files, open_data
-from mixlab.errors import expected
-from mixlab.studies.configuration import build
+from mixlab.errors import Quoted, expected
+from mixlab.studies.configuration import build, to_plain
 from mixlab.studies.plan import build_model
 from mixlab.studies.run_config import RunConfig
 from mixlab.studies.run_folder import RunFolder, open_run
@@ -32,6 +32,7 @@ class TrainedRun:
     folder: RunFolder
     config: RunConfig
     card: DataCard
+    fingerprint: str
     model: Any
 
 
@@ -60,7 +61,7 @@ def load_run(path: Path) -> TrainedRun:
     card = read_card(folder)
     model = build_model(config, card, card.image_size or ())
     load_best(folder.checkpoints, model)
-    return TrainedRun(folder, config, card, model.eval())
+    return TrainedRun(folder, config, card, read_fingerprint(folder), model.eval())
 
 
 def read_card(folder: RunFolder) -> DataCard:
@@ -71,6 +72,11 @@ def read_card(folder: RunFolder) -> DataCard:
     known = {f.name for f in dataclasses.fields(DataCard)}
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items() if k in known}
     return DataCard(**values, class_counts=counts)
+
+
+def read_fingerprint(folder: RunFolder) -> str:
+    """The fingerprint of the data that a run was trained on."""
+    return str(json.loads((folder.path / "data_card.json").read_text())["fingerprint"])
 
 
 def evaluate_run(
@@ -85,35 +91,47 @@ def evaluate_run(
         device: where to compute.
 
     Returns:
-        The metrics of :func:`mixlab.training.metrics.split_metrics`, with ``data``, ``split`` and ``cases``.
+        The metrics of :func:`mixlab.training.metrics.split_metrics`, with ``data``, ``split``, ``cases`` and
+        ``events``: what the data and the device have to tell.
 
     Raises:
-        UserError: no such split, or a data set of other classes or channels.
+        UserError: no such split, a data set of other classes or channels, or the run's own data set with other content
+            or another split.
     """
     from mixlab.training.fit import predict
     from mixlab.training.metrics import split_metrics
 
     run = load_run(path)
-    config = build(DataConfig, {**_plain(run.config.data), **(data or {})}, "evaluate")
+    config = build(DataConfig, _changed_data(run, data or {}), "evaluate")
     images = open_data(config)
+    if config.name == run.config.data.name and images.fingerprint != run.fingerprint:
+        got = Quoted("other files, labels or splits: images of the training could be in the test split")
+        raise expected(f"data {config.name}", "the content and splits of the run's training", got, "the run's own data")
     if split not in images.splits:
         raise expected("split", f"one of {', '.join(images.splits)}", split, "--split test")
     check_pairing(images.card, run.card.task, _loss(run.card), run.card.channels)
     if tuple(images.card.classes) != tuple(run.card.classes):
         raise expected(f"data {config.name}", f"the classes {list(run.card.classes)}", list(images.card.classes))
-    machine = _machine(run, device)
+    machine, events = _machine(run, device)
     # The run's own card: a model is fed with the statistics that it was trained with.
     out = predict(run.model, run.card, images.splits[split], batch_size=run.config.recipe.batch_size, machine=machine)
     metrics = split_metrics(out["probabilities"], out["targets"], run.card.task, out["loss"])  # type: ignore[arg-type]
-    return {"data": images.card.name, "split": split, "cases": len(out["targets"]), **metrics}
+    told = {"data": images.card.name, "split": split, "cases": len(out["targets"]), **metrics}
+    return {**told, "events": [*map(dict, images.events), *events]}
 
 
 def predict_files(
-    path: Path, files: Sequence[Path], device: str = "auto"
+    path: Path, files: Sequence[Path], device: str = "auto", tell: Callable[[str], object] = lambda message: None
 ) -> tuple[tuple[str, ...], NDArray[np.float32]]:
     """Class names and probabilities ``(N, K)`` of a run's best weights for image files.
 
     The images get the channels and the size that the run was trained on.
+
+    Args:
+        path: the run folder.
+        files: image files.
+        device: where to compute.
+        tell: called with each sentence that the user should know.
 
     Raises:
         UserError: files that are missing or cannot be read, all named in one message.
@@ -122,23 +140,30 @@ def predict_files(
 
     run = load_run(path)
     split = image_files(files, run.card)
-    size, machine = run.config.recipe.batch_size, _machine(run, device)
+    size, (machine, events) = run.config.recipe.batch_size, _machine(run, device)
+    for message in dict.fromkeys(event["message"] for event in events):
+        tell(message)
     return run.card.classes, predict(run.model, run.card, split, batch_size=size, machine=machine)["probabilities"]
 
 
-def _machine(run: TrainedRun, device: str) -> Machine:
-    chosen = choose_device(device)
-    precision = run.config.precision
-    if precision == "bf16-mixed" and chosen != run.folder.environment().get("device", chosen):
-        precision = "32-true"  # trained on a GPU, used elsewhere
-    return Machine(device=chosen, precision=precision)
+def _machine(run: TrainedRun, device: str) -> tuple[Machine, list[dict[str, str]]]:
+    """The machine, and a note where a run of a GPU in half precision is used elsewhere."""
+    chosen, precision = choose_device(device), run.config.precision
+    trained_on = run.folder.environment().get("device", chosen)
+    if precision not in ("bf16-mixed", "16-mixed") or chosen == trained_on:
+        return Machine(device=chosen, precision=precision), []
+    message = f"computed in 32-true on {chosen}; the run was trained in {precision} on {trained_on}"
+    return Machine(device=chosen, precision="32-true"), [{"kind": "precision", "message": message}]
+
+
+def _changed_data(run: TrainedRun, changes: dict[str, Any]) -> dict[str, Any]:
+    """The run's data configuration with changes; another data set is presented as the run's was."""
+    values = {**to_plain(run.config.data), **changes}
+    if values["name"] != run.config.data.name:
+        shown = {"image_size": to_plain(run.card.image_size), "channels": run.card.channels}
+        values |= {key: value for key, value in shown.items() if key not in changes}
+    return values
 
 
 def _loss(card: DataCard) -> str:
     return "bce" if card.task == "multilabel" else "cross_entropy"
-
-
-def _plain(config: DataConfig) -> dict[str, Any]:
-    from mixlab.studies.configuration import to_plain
-
-    return dict(to_plain(config))
