@@ -13,7 +13,7 @@ from typing import Any
 
 from mixlab.errors import Quoted, UserError, expected
 from mixlab.studies.configuration import to_plain
-from mixlab.studies.run_config import RunConfig
+from mixlab.studies.run_config import RunConfig, file_hash
 from mixlab.studies.run_folder import DONE, RunFolder
 from mixlab.training.checks import check_recipe
 from mixlab.training.machine import choose_precision
@@ -24,11 +24,12 @@ SPARE_BYTES = 50 * 2**20
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of the grid, its folder and the fingerprint of its data."""
+    """A run of the grid, its folder, the fingerprint of its data and the hashes of the user's files."""
 
     config: RunConfig
     folder: RunFolder
     fingerprint: str
+    imports: tuple[str, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -66,9 +67,15 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
             notes.append(f"{name} appears twice in the grid and is trained once")
             continue
         _check_label(named, config)
-        runs[digest] = PlannedRun(config, _folder(out / "runs", digest, name), images.fingerprint)
+        folder = _folder(out / "runs", digest, name)
+        runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
     _check_models([run for run in runs.values() if not run.done], opened)
     return Plan(list(runs.values()), notes)
+
+
+def import_hashes(config: RunConfig) -> tuple[str, ...]:
+    """Hashes of the user's files as they are now."""
+    return tuple(file_hash(Path(path)) for path in config.imports)
 
 
 def _folder(runs: Path, digest: str, name: str) -> RunFolder:

@@ -12,7 +12,7 @@ import torch
 from mixlab.errors import UserError
 from mixlab.studies.environment import describe_environment, peak_memory_mb
 from mixlab.studies.examples import example_images
-from mixlab.studies.plan import PlannedRun, build_model, image_size
+from mixlab.studies.plan import PlannedRun, build_model, image_size, import_hashes
 from mixlab.studies.run_config import kernel_of, mixer_parts, part_kernel
 from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
@@ -43,10 +43,11 @@ def train_run(run: PlannedRun, machine: Machine, listen: Listener = ignore) -> N
         listen: called with dicts of ``kind`` ``batch`` or ``epoch`` while it trains.
 
     Raises:
-        UserError: the data changed since the run was planned, or the user's files cannot be imported.
+        UserError: the data or the user's files changed since the run was planned, or the files cannot be imported.
     """
     folder, config = run.folder, run.config
     torch.set_num_threads(machine.threads)
+    _check_imports(run)
     import_files(config.imports)
     folder.set_status("running", message="", started=now())
     folder.write_json("environment.json", describe_environment(machine))
@@ -76,6 +77,12 @@ def train_run(run: PlannedRun, machine: Machine, listen: Listener = ignore) -> N
         _record_divergence(folder, problem)
         return
     _finish(run, machine, prepared, result)
+
+
+def _check_imports(run: PlannedRun) -> None:
+    for path, planned, found in zip(run.config.imports, run.imports, import_hashes(run.config), strict=True):
+        if found != planned:
+            raise UserError(f"import {path}: changed since this run was planned, try the same command again")
 
 
 def _prepare(run: PlannedRun) -> Prepared:

@@ -10,6 +10,8 @@ import pytest
 from mixlab.errors import UserError
 from mixlab.studies.grid import StudyConfig
 from mixlab.studies.plan import Plan, make_plan
+from mixlab.studies.run import train_run
+from mixlab.training.machine import Machine
 
 DIGITS: dict[str, Any] = {"mixers": ["identity"], "seeds": 1, "model": {"name": "metaformer_nano"}}
 
@@ -23,3 +25,13 @@ def test_two_runs_that_the_report_could_not_tell_apart_are_refused(tmp_path: Pat
     words = r"label identity-digits \(seed 0\): .*data.train_per_class 10 and 50, try one study each"
     with pytest.raises(UserError, match=words):
         planned(tmp_path, data=data)
+
+
+def test_a_file_of_the_user_that_changed_since_planning_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("x = 1\n")
+    (run,) = planned(tmp_path, imports=[str(mine)]).runs
+    mine.write_text("x = 2\n")
+    with pytest.raises(UserError, match=r"mine.py: changed since this run was planned"):
+        train_run(run, Machine())
+    assert not run.folder.checkpoints.exists()
