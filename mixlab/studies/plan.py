@@ -58,6 +58,7 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
     named: dict[tuple[str, int, int | None], RunConfig] = {}
     notes = []
     for cell in cells:
+        _check_imports(cell.imports)
         config = dataclasses.replace(cell, precision=choose_precision(cell.precision, device))
         images = _open_once(opened, config)
         digest = config.hash(images.fingerprint)
@@ -127,6 +128,15 @@ def check_folder(out: Path, need_bytes: int = SPARE_BYTES) -> None:
             "output folder", f"{need_bytes / 2**20:.0f} MiB of free space in {out}", Quoted(f"{free / 2**20:.0f} MiB"),
             "--out DIR on another disk",
         )  # fmt: skip
+
+
+def _check_imports(imports: Sequence[str]) -> None:
+    """Refuse two files of one name, of which the run folder could keep one only."""
+    first: dict[str, Path] = {}
+    for path in (Path(file).resolve() for file in imports):
+        other = first.setdefault(path.name, path)
+        if other != path:
+            raise expected("imports", "files of different names", Quoted(f"{other} and {path}"), "to rename one")
 
 
 def _check_label(named: dict[tuple[str, int, int | None], RunConfig], config: RunConfig) -> None:

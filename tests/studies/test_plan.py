@@ -35,3 +35,11 @@ def test_a_file_of_the_user_that_changed_since_planning_is_refused(tmp_path: Pat
     with pytest.raises(UserError, match=r"mine.py: changed since this run was planned"):
         train_run(run, Machine())
     assert not run.folder.checkpoints.exists()
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text("")
+    with pytest.raises(UserError, match="imports: expected files of different names.*to rename one"):
+        planned(tmp_path, imports=[str(tmp_path / "a" / "mine.py"), str(tmp_path / "b" / "mine.py")])
