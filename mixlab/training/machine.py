@@ -8,7 +8,7 @@ from typing import Final
 from mixlab.errors import expected, unknown
 
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
-PRECISIONS: Final = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true")
+PRECISIONS: Final = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,18 @@ def choose_precision(name: str, device: str) -> str:
     """The precision named, or with ``auto`` bfloat16 on a CUDA device that has it and float32 elsewhere.
 
     A CPU may emulate bfloat16 slowly and other devices lack operations in it, so they get it on request only.
+
+    Raises:
+        UserError: the name is unknown, holds the weights in half precision, or needs another device.
     """
     import torch
 
+    if name in ("bf16-true", "16-true"):
+        raise expected("precision", "weights in float32, as images are normalised in it", name, "bf16-mixed")
     if name not in PRECISIONS:
         raise unknown("precision", name, PRECISIONS)
+    if name == "16-mixed" and device != "cuda":
+        raise expected("precision", f"one that {device} has", name, "32-true, or --device cuda")
     if name != "auto":
         return name
     return "bf16-mixed" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

@@ -41,5 +41,5 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text("")
-    with pytest.raises(UserError, match="imports: expected files of different names.*to rename one"):
+    with pytest.raises(UserError, match=r"imports: expected files of different names.*to rename one"):
         planned(tmp_path, imports=[str(tmp_path / "a" / "mine.py"), str(tmp_path / "b" / "mine.py")])

@@ -186,3 +186,13 @@ def test_the_precision_of_a_cpu_is_full_unless_asked_for() -> None:
     assert choose_precision("bf16-mixed", "cpu") == "bf16-mixed"
     with pytest.raises(UserError, match="unknown precision"):
         choose_precision("bf61-mixed", "cpu")
+
+
+def test_half_precision_is_refused_where_it_cannot_work() -> None:
+    for device in ("cpu", "mps"):
+        with pytest.raises(UserError, match=f"expected one that {device} has, got '16-mixed', try 32-true"):
+            choose_precision("16-mixed", device)
+    assert choose_precision("16-mixed", "cuda") == "16-mixed"
+    for name in ("bf16-true", "16-true"):
+        with pytest.raises(UserError, match="normalised in it.*try bf16-mixed"):
+            choose_precision(name, "cuda")
