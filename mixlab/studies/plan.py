@@ -7,7 +7,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a study, each once, and what is worth saying of the grid."""
+    """The runs of a study, each once, what is worth saying of the grid, and what the data had to tell."""
 
     runs: list[PlannedRun]
     notes: list[str]
+    events: list[str] = field(default_factory=list)
 
 
 def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
@@ -71,7 +72,8 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         folder = _folder(out / "runs", digest, name)
         runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
     _check_models([run for run in runs.values() if not run.done], opened)
-    return Plan(list(runs.values()), notes)
+    events = [event["message"] for images in opened.values() for event in images.events]
+    return Plan(list(runs.values()), notes, list(dict.fromkeys(events)))
 
 
 def import_hashes(config: RunConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from mixlab.errors import expected
 from mixlab.studies.configuration import dump_yaml, to_plain
@@ -129,6 +130,8 @@ def _prepare(cells: Any, imports: Sequence[str], out: Path, resources: Resources
 
 def _train(plan: Plan, out: Path, resources: Resources, console: Console) -> StudyResult:
     todo = [run for run in plan.runs if not run.done]
+    for event in plan.events:
+        console.print(Text(f"data: {event}", style="dim"), soft_wrap=True)
     for note in plan.notes:
         console.print(f"[yellow]note[/]: {note}", highlight=False)
     if todo:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -112,9 +113,12 @@ def both_labels(out: Path) -> Iterator[tuple[str, str]]:
         yield run.config()["label"], summary["label"]
 
 
-def test_the_same_cell_twice_is_trained_once(images: Path, tmp_path: Path) -> None:
+def test_the_same_cell_twice_is_trained_once_and_told(images: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(images, tmp_path / "images")
+    (images / "test" / "dark" / "notes.txt").write_text("")
     result, text = train(study(images, ["identity", "identity"], recipe={"epochs": 1}), tmp_path)
     assert result.trained == 1
+    assert text.count("data: not read as images") == 1
     assert "appears twice in the grid" in text
 
 

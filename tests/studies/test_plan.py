@@ -43,3 +43,8 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         (tmp_path / folder / "mine.py").write_text("")
     with pytest.raises(UserError, match=r"imports: expected files of different names.*to rename one"):
         planned(tmp_path, imports=[str(tmp_path / "a" / "mine.py"), str(tmp_path / "b" / "mine.py")])
+
+
+def test_each_message_of_the_data_is_kept_once(tmp_path: Path) -> None:
+    found = planned(tmp_path, data={"name": "digits", "folds": 2}).events
+    assert sum("digits has no official split here" in message for message in found) == 1

@@ -194,5 +194,5 @@ def test_half_precision_is_refused_where_it_cannot_work() -> None:
             choose_precision("16-mixed", device)
     assert choose_precision("16-mixed", "cuda") == "16-mixed"
     for name in ("bf16-true", "16-true"):
-        with pytest.raises(UserError, match="normalised in it.*try bf16-mixed"):
+        with pytest.raises(UserError, match=r"normalised in it.*try bf16-mixed"):
             choose_precision(name, "cuda")
