@@ -21,6 +21,9 @@ from mixlab.training.machine import choose_precision
 #: Bytes kept free beside the checkpoints: predictions, logs, report.
 SPARE_BYTES = 50 * 2**20
 
+#: What is said of a recipe that trains the head alone.
+FROZEN = "the backbone is frozen at its random initialisation: no weights were loaded"
+
 
 @dataclass(frozen=True)
 class PlannedRun:
@@ -71,6 +74,8 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         _check_label(named, config)
         folder = _folder(out / "runs", digest, name)
         runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
+    if any(run.config.recipe.freeze_backbone for run in runs.values()):
+        notes.append(FROZEN)
     _check_models([run for run in runs.values() if not run.done], opened)
     events = [event["message"] for images in opened.values() for event in images.events]
     return Plan(list(runs.values()), notes, list(dict.fromkeys(events)))

@@ -12,7 +12,7 @@ import torch
 from mixlab.errors import UserError
 from mixlab.studies.environment import describe_environment, peak_memory_mb
 from mixlab.studies.examples import example_images
-from mixlab.studies.plan import PlannedRun, build_model, image_size, import_hashes
+from mixlab.studies.plan import FROZEN, PlannedRun, build_model, image_size, import_hashes
 from mixlab.studies.run_config import kernel_of, mixer_parts, part_kernel
 from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
@@ -100,6 +100,8 @@ def _prepare(run: PlannedRun) -> Prepared:
     events += _grid_events(model, size)
     if config.recipe.flips and not images.card.flips:
         events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
+    if config.recipe.freeze_backbone:
+        events.append({"kind": "recipe", "message": FROZEN})
     return Prepared(images, model, _model_costs(model, size, events), events)
 
 

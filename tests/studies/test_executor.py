@@ -87,6 +87,14 @@ def test_a_kernel_larger_than_the_grid_is_recorded(images: Path, tmp_path: Path)
     assert "the kernel (5) is larger than the grid (3 x 3) of stage 2" in messages
 
 
+def test_a_frozen_backbone_is_told_and_recorded(images: Path, tmp_path: Path) -> None:
+    _, text = train(study(images, ["identity"], recipe={"epochs": 1, "freeze_backbone": True}), tmp_path)
+    summary = runs_by_label(tmp_path)["identity"].summary()
+    assert summary is not None
+    assert "note: the backbone is frozen at its random initialisation: no weights were loaded" in text
+    assert {"kind": "recipe", "message": plan.FROZEN} in summary["events"]
+
+
 def test_only_what_is_missing_is_trained(faulty: tuple[Path, str], images: Path) -> None:
     out = faulty[0]
     before = runs_by_label(out)["identity"].status()
