@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import shutil
@@ -224,3 +225,23 @@ def test_predict_writes_csv(trained: Path, images: Path, tmp_path: Path, capsys:
     code, _, err = call(capsys, "predict", str(trained), str(broken))
     assert code == 2
     assert "broken.png" in err
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_predicting(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mixlab.studies.evaluation.predict_files", None)
+    code, _, err = call(capsys, "predict", str(trained), "a.png", "--output", str(tmp_path / "none" / "p.csv"))
+    assert (code, "--output: expected a file in a folder that can be written" in err) == (2, True)
+    assert call(capsys, "predict", str(trained), "a.png", "--output", str(tmp_path))[0] == 2
+
+
+def test_a_fault_of_the_file_system_is_one_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(words: list[str]) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "/out/p.csv")
+
+    monkeypatch.setattr("mixlab.cli._dispatch", full)
+    code, _, err = call(capsys, "list", "models")
+    assert (code, err) == (2, "/out/p.csv: No space left on device\n")

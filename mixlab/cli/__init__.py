@@ -27,7 +27,11 @@ INTERRUPTED, BAD_INPUT = 130, 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code (0 well, 1 some runs failed, 2 bad input, 130 Ctrl-C)."""
+    """Run a command.
+
+    Returns:
+        The exit code: 0 well, 1 some runs failed, 2 bad input or a file that cannot be read or written, 130 Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -41,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `mixlab predict ... | head`
         sys.stderr.close()
         return 1
+    except OSError as error:  # a disk that is full, a folder that cannot be read
+        where = f"{error.filename}: " if error.filename is not None else ""
+        _complain(f"{where}{error.strerror or error}")
+        return BAD_INPUT
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixlab.cli.arguments import add_fields, make_parser, merge, parse
+from mixlab.errors import expected
 
 SHOWN = ("loss", "accuracy", "balanced_accuracy", "auroc", "macro_f1")
 
@@ -75,6 +77,7 @@ def predict(words: list[str]) -> int:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--output", type=str, metavar="FILE", help="CSV file to write; by default standard output")
     given = parse(parser, words)
+    check_output(given.get("output"))
     files = [Path(file) for file in given["images"]]
     classes, probabilities = predict_files(Path(given["run"]), files, given.get("device", "auto"), tell)
     rows = [
@@ -88,6 +91,17 @@ def predict(words: list[str]) -> int:
 def tell(message: str) -> None:
     """A line of note on standard error."""
     Console(stderr=True).print(Text(f"note: {message}", style="dim"), soft_wrap=True)
+
+
+def check_output(output: str | None) -> None:
+    """Refuse a file that could not be written, before anything is computed for it."""
+    if output is None:
+        return
+    folder = Path(output).parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise expected("--output", "a file in a folder that can be written", output, "a folder that exists")
+    if Path(output).is_dir():
+        raise expected("--output", "a file", output, f"{Path(output) / 'predictions.csv'}")
 
 
 def write_csv(rows: list[list[str]], output: str | None) -> None:

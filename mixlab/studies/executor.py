@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from mixlab.studies.plan import PlannedRun
-from mixlab.studies.run_folder import LOCKED_EXIT
+from mixlab.studies.run_folder import LOCKED_EXIT, State
 from mixlab.training.machine import Machine
 
 #: Seconds between two looks at a run that another process trains.
@@ -141,7 +142,7 @@ class Executor:
         status = job.run.folder.status()
         if status["state"] in ("pending", "running"):
             tail = job.run.folder.log_tail()
-            job.run.folder.set_status("failed", message=_reason(code), log_tail=tail)
+            self._set_status(job.run, "failed", message=_reason(code), log_tail=tail)
         self.watcher.ended(job.run, job.run.folder.state())
 
     def _kill_all(self) -> None:
@@ -151,8 +152,15 @@ class Executor:
             job.process.join()
             job.connection.close()
             if job.run.folder.status()["state"] in ("pending", "running"):
-                job.run.folder.set_status("interrupted", message="interrupted; the same command goes on")
+                self._set_status(job.run, "interrupted", message="interrupted; the same command goes on")
         self._running.clear()
+
+    def _set_status(self, run: PlannedRun, state: State, **values: Any) -> None:
+        """Write how a run ended; on a full disk the old state stays, which reads as interrupted, and others go on."""
+        try:
+            run.folder.set_status(state, **values)
+        except OSError as error:
+            print(f"{run.folder.name}: {state}, which could not be written: {error.strerror or error}", file=sys.stderr)
 
 
 def start_context() -> Any:

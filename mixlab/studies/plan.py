@@ -166,13 +166,11 @@ def _flat(plain: Any, where: str = "") -> dict[str, Any]:
 
 
 def _open_once(opened: dict[str, Any], config: RunConfig) -> Any:
-    from mixlab.data import check_pairing, open_data
+    from mixlab.data import open_data
 
     key = repr(to_plain(config.data))
     if key not in opened:
         opened[key] = images = open_data(config.data)
-        loss = "bce" if images.card.task == "multilabel" else "cross_entropy"
-        check_pairing(images.card, images.card.task, loss, images.card.channels)
         if images.card.task == "segmentation":
             raise expected(
                 "study data", "a classification or multi-label data set", images.card.name, "mixlab list datasets"
@@ -211,8 +209,9 @@ def _try_model(run: PlannedRun, card: Any, size: tuple[int, ...], fault: Callabl
     except UserError as error:
         fault(f"{run.config.label}: {error}")
         return 0
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         shape = " x ".join(map(str, size))
-        fault(f"{run.config.label}: expected a model that takes images of {shape}, got {str(error).splitlines()[0]}")
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        fault(f"{run.config.label}: expected a model that takes images of {shape}, got {said}")
         return 0
     return sum(p.numel() for p in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -14,7 +15,7 @@ import pytest
 
 from mixlab.errors import UserError
 from mixlab.studies import plan
-from mixlab.studies.run_folder import open_run, run_folders
+from mixlab.studies.run_folder import RunFolder, open_run, run_folders
 from tests.studies.small import FAULTS, runs_by_label, study, train
 
 
@@ -167,6 +168,36 @@ def test_a_full_disk_is_an_error_before_training(images: Path, tmp_path: Path, m
     monkeypatch.setattr(plan.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="free space"):
         train(study(images, ["identity"]), tmp_path)
+
+
+def test_a_status_that_cannot_be_written_ends_no_study(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(folder: RunFolder, state: str, **values: object) -> None:
+        if state != "pending":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = study(images, ["test_crash"], recipe={"epochs": 1})
+    monkeypatch.setattr(RunFolder, "set_status", full)
+    result, _ = train(config, tmp_path)
+    assert result.failed == 1
+    assert "failed, which could not be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_mixer_that_cannot_take_the_images_is_named(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"test_type: expected a model that takes images of 12 x 12, got object of type"
+    ):
+        train(study(images, ["test_type"], imports=[str(typed(tmp_path))]), tmp_path / "out")
+
+
+def typed(folder: Path) -> Path:
+    """A mixer whose forward pass raises a TypeError."""
+    (file := folder / "typed.py").write_text(
+        "import mixlab\n\n\n@mixlab.register_mixer('test_type')\nclass Typed(mixlab.Mixer):\n"
+        "    def forward(self, x):\n        return len(3)\n"
+    )
+    return file
 
 
 def test_imports_that_fail_are_errors(images: Path, tmp_path: Path) -> None:
