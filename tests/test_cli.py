@@ -8,6 +8,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,8 +16,10 @@ from PIL import Image
 
 from mixlab.cli import main
 from mixlab.cli.arguments import merge
+from mixlab.cli.study import data_name
 from mixlab.errors import UserError
 from mixlab.studies.evaluation import evaluate_run
+from mixlab.studies.grid import StudyConfig
 from tests.studies.small import make_images
 
 TINY = ["--epochs", "1", "--recipe.batch_size", "6", "--jobs", "1", "--threads", "1", "--device", "cpu"]
@@ -245,3 +248,34 @@ def test_a_fault_of_the_file_system_is_one_message(
     monkeypatch.setattr("mixlab.cli._dispatch", full)
     code, _, err = call(capsys, "list", "models")
     assert (code, err) == (2, "/out/p.csv: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("digits", "digits"),
+        ("folder:/my/images/", "images"),
+        ("folder:.", "study"),
+        ("medmnist:bloodmnist@28", "bloodmnist@28"),
+        (["digits", "medmnist:bloodmnist"], "digits+bloodmnist"),
+    ],
+)
+def test_a_study_without_a_name_is_called_after_its_data(data: Any, name: str) -> None:
+    assert data_name(StudyConfig.of({"mixers": ["identity"], "data": data})) == name
+
+
+def test_a_study_without_a_name_lies_in_a_folder_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Path] = []
+
+    def note(config: StudyConfig, folder: Path, *rest: object) -> None:
+        found.append(folder)
+        raise UserError("enough")
+
+    monkeypatch.setattr("mixlab.studies.study.run_study", note)
+    words = ["study", "run", "--mixers", "identity", "--data"]
+    call(capsys, *words, "digits")
+    call(capsys, *words, "folder:/my/images")
+    call(capsys, *words, "digits", "--name", "mine")
+    assert [str(folder) for folder in found] == [f"mixlab-studies/{name}" for name in ("digits", "images", "mine")]

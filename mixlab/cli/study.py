@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib import resources
 from pathlib import Path
@@ -31,12 +32,24 @@ def run(words: list[str]) -> int:
     given = parse(parser, words)
     machine = Resources(**{k: given.pop(k) for k in ("device", "jobs", "threads", "workers") if k in given})
     source, out = given.pop("study", None), given.pop("out", None)
-    config = StudyConfig.of(merge(read_source(source), given), f"study file {source}" if source else "study")
+    plain = merge(read_source(source), given)
+    config = StudyConfig.of(plain, f"study file {source}" if source else "study")
+    if "name" not in plain:
+        config = dataclasses.replace(config, name=data_name(config))
     folder = Path(out) if out else default_folder(config.name)
     console = Console(stderr=True)
     result = run_study(config, folder, machine, console)
     show_results(folder, console)
     return 1 if result.failed else 0
+
+
+def data_name(config: Any) -> str:
+    """A name for a study that was given none, from its data, so that studies of other data get other folders."""
+    from mixlab.studies.grid import slug
+    from mixlab.studies.plan import folder_name
+
+    slugs = dict.fromkeys(slug(data.name) for data in config.data)
+    return folder_name("+".join(slugs)).lstrip(".") or "study"
 
 
 def packaged() -> dict[str, Any]:
