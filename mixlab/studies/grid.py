@@ -24,7 +24,7 @@ class StudyConfig:
     mixers: list[Any] = field(default_factory=list)
     """Token mixers: names, mappings with options, or lists of them that are cycled over the blocks."""
     kernel_sizes: list[Any] = field(default_factory=list)
-    """Kernel sizes for the mixers that have one (an int, or one per axis); the others appear once."""
+    """Kernel sizes for the mixers that have one (an int, or one per axis); in a cycled list for such parts; other mixers appear once."""
     stages: list[str] = field(default_factory=list)
     """Stage patterns such as TTTT and PPTT (T: the mixer, P: pooling); empty for the model's own."""
     seeds: int | list[int] = 3
@@ -108,15 +108,20 @@ class StudyConfig:
 
         for mixer in self.mixers:
             parts = mixer_parts(mixer)
-            windowed = all("kernel_size" in MIXERS.options(p.name) and "kernel_size" not in p.options for p in parts)
-            for kernel in (self.kernel_sizes or [None]) if windowed else [None]:
+            open_to = ["kernel_size" in MIXERS.options(p.name) and "kernel_size" not in p.options for p in parts]
+            for kernel in (self.kernel_sizes or [self.model.kernel_size]) if any(open_to) else [None]:
+                # ModelConfig refuses a kernel size that not every part takes: then those that do get it themselves.
+                sized = [
+                    p.with_options(kernel_size=kernel) if takes and kernel is not None and not all(open_to) else p
+                    for p, takes in zip(parts, open_to, strict=True)
+                ]
                 patterns: list[str | None] = [*self.stages] or [self.model.stages]
                 for stages in patterns:
-                    plain = [to_plain(p) for p in parts]
+                    plain = [to_plain(p) for p in sized]
                     model = dataclasses.replace(
                         self.model,
                         token_mixer=plain[0] if len(plain) == 1 else plain,
-                        kernel_size=self.model.kernel_size if kernel is None and windowed else kernel,
+                        kernel_size=kernel if all(open_to) else None,
                         stages=stages,
                     )
                     label = run_label(model)

@@ -6,6 +6,7 @@ import pytest
 
 from mixlab.errors import UserError
 from mixlab.studies.grid import StudyConfig, slug
+from mixlab.studies.run_config import kernel_of
 
 
 def grid(**plain: Any) -> list[tuple[str, int, int | None]]:
@@ -27,7 +28,22 @@ def test_a_mixer_with_a_kernel_of_its_own_appears_once() -> None:
 
 
 def test_mixers_can_be_cycled_over_the_blocks() -> None:
-    assert labels(mixers=[["pooling", "attention"]], kernel_sizes=[3]) == ["pooling+attention"]
+    assert labels(mixers=[["pooling", "attention"]]) == ["pooling+attention"]
+
+
+def test_kernel_sizes_go_to_those_parts_of_a_cycled_list_that_have_one() -> None:
+    mixed = StudyConfig.of({"mixers": [["pooling", "attention"]], "kernel_sizes": [3, 5], "seeds": 1}).runs()
+    assert [run.label for run in mixed] == ["pooling-k3+attention", "pooling-k5+attention"]
+    assert [run.model.kernel_size for run in mixed] == [None, None]
+    assert [kernel_of(run.model) for run in mixed] == [3, 5]
+    mixed[0].model.build(2, 1, 2)
+    assert labels(mixers=[["pooling", "local_attention"]], kernel_sizes=[3]) == ["pooling-k3+local_attention-k3"]
+    fixed: list[Any] = [
+        [{"name": "pooling", "kernel_size": 7}, "local_attention"],
+        [{"name": "pooling", "kernel_size": 7}],
+    ]
+    assert labels(mixers=fixed, kernel_sizes=[3]) == ["pooling-k7+local_attention-k3", "pooling-k7"]
+    assert labels(mixers=[["pooling", "attention"]], model={"kernel_size": 5}) == ["pooling-k5+attention"]
 
 
 def test_stages_and_data_sets_are_axes_and_part_of_the_label_when_they_vary() -> None:
