@@ -101,7 +101,7 @@ def test_help_of_a_command_has_a_line_for_every_field(capsys: pytest.CaptureFixt
         (["study", "status", "/none/such"], "study folder: expected a folder with a study.yaml"),
         (["report", "/none/such"], "study folder"),
         (["evaluate", "/none/such"], "run folder: expected a folder with a config.yaml"),
-        (["predict", "/none/such", "/none.png"], "images: expected image files"),
+        (["predict", "/none/such", "/none.png"], "run folder: expected a folder with a config.yaml"),
         (["list", "mixer"], "unknown list: expected one of 3 known names, got 'mixer', try 'mixers'"),
     ],
 )  # fmt: skip

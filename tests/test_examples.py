@@ -26,9 +26,10 @@ def blocks(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), flags=re.DOTALL)
 
 
-def run(code: str, **environment: str) -> str:
+def run(code: str, cwd: Path = ROOT, **environment: str) -> str:
+    environment = {**os.environ, **environment}
     done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], env=environment, cwd=cwd, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -39,7 +40,7 @@ def test_contributing_example_in_the_package(tmp_path: Path) -> None:
     """The mixer's file is all that is added to a copy of the package."""
     shutil.copytree(ROOT / "mixlab", tmp_path / "mixlab", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "mixlab" / "mixers" / "row_mean.py").write_text(blocks("CONTRIBUTING.md")[0])
-    printed = run(PROBE.format(name="row_mean"), PYTHONPATH=str(tmp_path))
+    printed = run(PROBE.format(name="row_mean"), cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert printed.startswith(str(tmp_path))  # the copy ran, not the installed package
 
 
