@@ -24,7 +24,7 @@ class StudyConfig:
     mixers: list[Any] = field(default_factory=list)
     """Token mixers: names, mappings with options, or lists of them that are cycled over the blocks."""
     kernel_sizes: list[Any] = field(default_factory=list)
-    """Kernel sizes for the mixers that have one (an int, or one per axis); in a cycled list for such parts; other mixers appear once."""
+    """Kernel sizes for mixers (or parts of cycled lists) that have one: an int, or one per axis; others appear once."""
     stages: list[str] = field(default_factory=list)
     """Stage patterns such as TTTT and PPTT (T: the mixer, P: pooling); empty for the model's own."""
     seeds: int | list[int] = 3
