@@ -40,8 +40,8 @@ class Mixer(nn.Module):
     constructor is ``Mixer(dim, *, spatial_dims=2, **own_options)``.
 
     A mixer with ``uses = {"tokens"}`` also takes global tokens ``(B, G, dim)``: ``forward(x, tokens=None)`` returns
-    ``(x, tokens)``. A mixer with ``needs_grid = True`` has parameters of the grid's size and takes ``grid_size``. One with
-    ``keeps_init = True`` sets its own parameters; in others the backbone initialises linear layers.
+    ``(x, tokens)``. A mixer with ``needs_grid = True`` has parameters of the grid's size and takes ``grid_size``. One
+    with ``keeps_init = True`` sets its own parameters; in others the backbone initialises linear layers.
     """
 
     includes: ClassVar[Includes] = Includes()

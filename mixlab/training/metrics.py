@@ -24,8 +24,8 @@ def split_metrics(probabilities: NDArray[np.float32], targets: NDArray[Any], tas
         ``loss``, ``accuracy`` (micro), ``balanced_accuracy`` (mean recall of the classes that occur; for labels the
         mean of sensitivity and specificity over labels that have both), ``auroc`` (one against the rest, mean over the
         classes that occur and do not fill the split; None when there is none), ``macro_f1`` (mean over the classes
-        that occur in targets or predictions; over all labels), ``per_class_recall`` (None for a class that does not occur) and
-        ``confusion`` (rows are the truth; ``(K, 2, 2)`` for labels).
+        that occur in targets or predictions; over all labels), ``per_class_recall`` (None for a class that does not
+        occur) and ``confusion`` (rows are the truth; ``(K, 2, 2)`` for labels).
     """
     scores = torch.from_numpy(np.ascontiguousarray(probabilities)).float()
     truth = torch.from_numpy(np.ascontiguousarray(targets)).long()

@@ -2,8 +2,8 @@
 
 So a change of a published configuration, or of a part's default, must raise ``NUMERICS_VERSION``
 (``mixlab/studies/run_config.py``), or finished runs would be taken for new ones. This file notices: when a test here
-fails, raise the version and then put the new digest here. New names and new options are added without raising it; a new field of the configuration, at a default that changes
-nothing, is the one reason to put a new digest alone.
+fails, raise the version and then put the new digest here. New names and new options are added without raising it; a
+new field of the configuration, at a default that changes nothing, is the one reason to put a new digest alone.
 """
 
 from __future__ import annotations
