@@ -6,7 +6,7 @@ WORKERS ?= 2
 
 .PHONY: help quickstart test test-fast lint docs clean
 help:
-	@echo "make quickstart  install, then compare token mixers on real images (about 4 minutes after installation)"
+	@echo "make quickstart  install, then compare token mixers on real images (about 2 minutes after installation)"
 	@echo "make test        install what tests need, then run the whole suite"
 	@echo "make test-fast   the same without the slow tests"
 	@echo "make lint        ruff, mypy, import contracts"
