@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from timing import cpu_seconds
 from torch import Tensor
 
 from mixlab.ops import local_attention_pure as pure
@@ -31,15 +31,6 @@ def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Fused attention over all positions."""
     q, k, v = (t.flatten(3).transpose(2, 3) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
-
-
-def seconds(function: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward: bool) -> float:
-    """CPU seconds of one call."""
-    start = time.process_time()
-    out = function()
-    if backward:
-        torch.autograd.grad(out, inputs, torch.ones_like(out))
-    return time.process_time() - start
 
 
 def main() -> None:
@@ -60,7 +51,7 @@ def main() -> None:
         for repeat in range(arguments.repeats + 1):  # the first repeat warms up
             for name, call in calls.items():
                 for backward in (False, True):
-                    taken = seconds(call, inputs, backward)
+                    taken = cpu_seconds(call, inputs, backward)
                     if repeat:
                         times.setdefault((name, backward), []).append(taken)
         ratios = {

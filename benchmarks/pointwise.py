@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from timing import cpu_seconds
 from torch import Tensor
 
 from mixlab.ops import pointwise
@@ -25,15 +25,6 @@ SHAPES = [(32, 32, 14), (32, 64, 7), (32, 128, 2), (8, 64, 56), (8, 320, 14), (1
 def convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The 1x1 convolution."""
     return F.conv2d(x, weight[:, :, None, None], bias)
-
-
-def seconds(layer: Callable[[Tensor, Tensor, Tensor], Tensor], inputs: tuple[Tensor, ...], backward: bool) -> float:
-    """CPU seconds of one call."""
-    start = time.process_time()
-    out = layer(*inputs)
-    if backward:
-        torch.autograd.grad(out, inputs, torch.ones_like(out))
-    return time.process_time() - start
 
 
 def main() -> None:
@@ -47,10 +38,8 @@ def main() -> None:
         inputs = tuple(torch.randn(s, requires_grad=True) for s in shapes)
         ratios = {}
         for backward in (False, True):
-            pairs = [
-                (seconds(convolution, inputs, backward), seconds(pointwise, inputs, backward))
-                for _ in range(repeats + 1)
-            ]
+            calls = [partial(layer, *inputs) for layer in (convolution, pointwise)]
+            pairs = [[cpu_seconds(call, inputs, backward) for call in calls] for _ in range(repeats + 1)]
             ratios[backward] = statistics.median(a / b for a, b in pairs[1:])  # the first pair warms up
         print(f"{batch:5} {c:4} {n:5} {ratios[False]:8.2f} {ratios[True]:10.2f}")
 

@@ -8,13 +8,15 @@ can do without a bias.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mixlab.cost import Cost, Size, normalisation
-from mixlab.registry import Registry
+from mixlab.registry import Part, Registry
 
 
 class Norm(nn.Module):
@@ -56,6 +58,11 @@ _BATCH_NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 def batch_norm(dim: int, *, spatial_dims: int = 2, eps: float = 1e-5, momentum: float = 0.1) -> nn.Module:
     """BatchNorm over samples and positions."""
     return _BATCH_NORM[spatial_dims](dim, eps=eps, momentum=momentum)
+
+
+def build_norm(part: str | Mapping[str, Any] | Part | None, dim: int, spatial_dims: int) -> nn.Module:
+    """The norm that a part names, or the identity for None."""
+    return nn.Identity() if part is None else NORMS.build(part, dim, spatial_dims=spatial_dims)
 
 
 def norm_cost(norm: nn.Module, size: Size) -> Cost:

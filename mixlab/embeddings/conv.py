@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mixlab.cost import Cost, Size, convolution
 from mixlab.embeddings.base import EMBEDDINGS, Embedding
 from mixlab.errors import expected
-from mixlab.norms import NORMS, norm_cost
+from mixlab.norms import build_norm, norm_cost
 from mixlab.ops.convs import CONVS
 from mixlab.ops.windows import PerAxis, conv_output, per_axis
 
@@ -57,7 +57,7 @@ class ConvEmbedding(Embedding):
         if isinstance(padding, str) and not self.pad_end:
             raise expected("conv embedding padding", "an int, one int per axis, or 'end'", padding)
         self.padding = per_axis(both_sides, spatial_dims, "conv embedding padding", at_least=0)
-        self.pre_norm = NORMS.build(pre_norm, dim_in, spatial_dims=spatial_dims) if pre_norm else nn.Identity()
+        self.pre_norm = build_norm(pre_norm, dim_in, spatial_dims)
         self.proj = CONVS[spatial_dims](
             dim_in,
             dim,
@@ -66,7 +66,7 @@ class ConvEmbedding(Embedding):
             self.padding,
             bias=bias,
         )
-        self.norm = NORMS.build(norm, dim, spatial_dims=spatial_dims) if norm else nn.Identity()
+        self.norm = build_norm(norm, dim, spatial_dims)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim_in, *spatial)`` to ``(B, dim, *output_size(spatial))``."""

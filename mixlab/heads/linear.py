@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mixlab.cost import Cost, Size, linear
 from mixlab.errors import expected
 from mixlab.heads.base import HEADS, Head
-from mixlab.norms import NORMS, norm_cost
+from mixlab.norms import build_norm, norm_cost
 
 
 @HEADS.register("linear")
@@ -42,7 +42,7 @@ class LinearHead(Head):
         if order not in ("norm_pool", "pool_norm"):
             raise expected("head order", "'norm_pool' or 'pool_norm'", order)
         self.dim, self.order, self.spatial_dims = dim, order, spatial_dims
-        self.norm = NORMS.build(norm, dim, spatial_dims=spatial_dims) if norm else nn.Identity()
+        self.norm = build_norm(norm, dim, spatial_dims)
         self.dropout = nn.Dropout(dropout)
         self.fc: nn.Module = nn.Identity()
         self.reset(num_classes)

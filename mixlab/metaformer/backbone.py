@@ -12,10 +12,9 @@ from mixlab.cost import Cost, Size
 from mixlab.embeddings import GlobalTokens
 from mixlab.errors import Quoted, UserError, expected
 from mixlab.heads import HEADS
-from mixlab.metaformer.block import build_norm
 from mixlab.metaformer.config import MetaFormerConfig
 from mixlab.metaformer.stage import Stage
-from mixlab.norms import norm_cost
+from mixlab.norms import build_norm, norm_cost
 from mixlab.ops.windows import check_map, per_axis
 
 

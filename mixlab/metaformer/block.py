@@ -14,7 +14,7 @@ from mixlab.embeddings import POSITIONS, GlobalTokens
 from mixlab.errors import expected
 from mixlab.metaformer.config import StageConfig
 from mixlab.mixers import MIXERS
-from mixlab.norms import NORMS, norm_cost
+from mixlab.norms import build_norm, norm_cost
 from mixlab.registry import Part, Registry
 
 
@@ -30,10 +30,6 @@ def build_part(registry: Registry[Any], part: Part, dim: int, spatial_dims: int,
             "image_size=224, the size of your images",
         )
     return registry.build(part, dim, spatial_dims=spatial_dims, grid_size=grid)
-
-
-def build_norm(part: Part | None, dim: int, spatial_dims: int) -> nn.Module:
-    return nn.Identity() if part is None else NORMS.build(part, dim, spatial_dims=spatial_dims)
 
 
 def _scale(value: float | None, dim: int) -> nn.Parameter | None:

@@ -9,9 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from mixlab.cost import Cost, Size
 from mixlab.embeddings import EMBEDDINGS, POSITIONS, GlobalTokens
-from mixlab.metaformer.block import Block, build_norm, build_part
+from mixlab.metaformer.block import Block, build_part
 from mixlab.metaformer.config import StageConfig
-from mixlab.norms import norm_cost
+from mixlab.norms import build_norm, norm_cost
 
 
 class Stage(nn.Module):
