@@ -176,7 +176,7 @@ def start_context() -> Any:
 def _environment(threads: int) -> Iterator[None]:
     """Thread settings in the environment while the fork server starts: OpenMP and BLAS read them once."""
     wanted = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-    # Threads that spin while they wait stall each other when cores are shared: epochs took up to eight times longer.
+    # Threads that spin while they wait stall each other when cores are shared with busy processes.
     wanted["OMP_WAIT_POLICY"] = "PASSIVE"
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -46,10 +46,7 @@ class Resources:
     def resolve(self, runs: int) -> tuple[int, Machine]:
         """Jobs at a time and the machine of each, for a grid of so many runs (finished ones included).
 
-        One thread a run, and a run a core, because a second thread brings little to models this small: an epoch of
-        ``metaformer_nano`` with pooling on PneumoniaMNIST (4708 images of 28 px, 2.5 GHz) takes 8.1 s of CPU time with
-        one thread and 9.3 s with two, with local attention 12.2 s and 13.5 s (all on busy cores). Beside
-        busy processes two threads that spin while they wait took 42 to 58 s, which is why the executor lets them sleep.
+        One thread a run, and a run a core: a second thread brings little to models as small as ``metaformer_nano``.
         """
         device = choose_device(self.device)
         available = cores()
@@ -88,27 +85,26 @@ def run_study(
     Raises:
         UserError: anything wrong with the study, its data, its models or its folder, before any training.
     """
-    return run_cells(config.runs, out or default_folder(config.name), resources, console, config)
+    out, resources, console = (
+        out or default_folder(config.name),
+        resources or Resources(),
+        console or Console(stderr=True),
+    )
+    import_files(config.imports)  # the grid may name the user's mixers
+    plan = _prepare(config.runs(), out, resources)
+    write_text(out / "study.yaml", dump_yaml(_resolved(config, plan, out)))
+    return _train(plan, out, resources, console)
 
 
 def run_single(
     config: RunConfig, out: Path, resources: Resources | None = None, console: Console | None = None
 ) -> tuple[StudyResult, PlannedRun]:
     """Train one run, in ``out/runs``."""
-    console = console or Console(stderr=True)
-    plan = _prepare(lambda: [config], config.imports, out, resources or Resources())
-    result = _train(plan, out, resources or Resources(), console)
-    return result, plan.runs[0]
-
-
-def run_cells(
-    cells: Any, out: Path, resources: Resources | None, console: Console | None, study: StudyConfig
-) -> StudyResult:
-    """The body of :func:`run_study`; ``cells`` is called after the user's files were imported."""
     resources, console = resources or Resources(), console or Console(stderr=True)
-    plan = _prepare(cells, study.imports, out, resources)
-    write_text(out / "study.yaml", dump_yaml(_resolved(study, plan, out)))
-    return _train(plan, out, resources, console)
+    import_files(config.imports)
+    plan = _prepare([config], out, resources)
+    result = _train(plan, out, resources, console)
+    return result, plan.runs[0]
 
 
 def default_folder(name: str) -> Path:
@@ -116,10 +112,9 @@ def default_folder(name: str) -> Path:
     return Path("mixlab-studies") / name
 
 
-def _prepare(cells: Any, imports: Sequence[str], out: Path, resources: Resources) -> Plan:
-    import_files(imports)
+def _prepare(cells: Sequence[RunConfig], out: Path, resources: Resources) -> Plan:
     check_folder(out)
-    plan = make_plan(cells(), out, choose_device(resources.device))
+    plan = make_plan(cells, out, choose_device(resources.device))
     for run in plan.runs:
         if run.done:
             run.folder.relabel(run.config.label)
