@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mixlab.architectures import create_model, list_models
+from mixlab.models import create_model, list_models
 from mixlab.mixers import MIXERS, mixer_info
 
 FACTS = ("subtracts_input", "projections", "mixes_channels", "learned", "position", "reach")

@@ -10,11 +10,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixlab.architectures import create_model, list_models, register_architecture
+    from mixlab.architectures import register_architecture
     from mixlab.channel_mixers import ChannelMixer, register_channel_mixer
     from mixlab.data import list_datasets
     from mixlab.errors import UserError
     from mixlab.mixers import Mixer, mixer_info, register_mixer
+    from mixlab.models import create_model, list_models
 
 __version__ = version("mixlab")
 
@@ -22,9 +23,9 @@ _HOMES = {
     "ChannelMixer": "mixlab.channel_mixers",
     "Mixer": "mixlab.mixers",
     "UserError": "mixlab.errors",
-    "create_model": "mixlab.architectures",
+    "create_model": "mixlab.models",
     "list_datasets": "mixlab.data",
-    "list_models": "mixlab.architectures",
+    "list_models": "mixlab.models",
     "mixer_info": "mixlab.mixers",
     "register_architecture": "mixlab.architectures",
     "register_channel_mixer": "mixlab.channel_mixers",

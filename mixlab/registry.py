@@ -71,6 +71,11 @@ class Registry(Mapping[str, Callable[..., T]], Generic[T]):
 
         return add
 
+    @property
+    def registered(self) -> frozenset[str]:
+        """Names registered so far, without a look at entry points."""
+        return frozenset(self._entries)
+
     def _load_entry_points(self) -> None:
         group, self._group = self._group, None
         for point in entry_points(group=group) if group else ():

@@ -7,13 +7,23 @@ import pkgutil
 
 from mixlab.architectures.base import (
     ARCHITECTURES,
-    ModelConfig,
-    create_model,
-    list_models,
+    Architecture,
+    OfficialNames,
+    Published,
+    official_names,
+    published,
     register_architecture,
 )
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["ARCHITECTURES", "ModelConfig", "create_model", "list_models", "register_architecture"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "OfficialNames",
+    "Published",
+    "official_names",
+    "published",
+    "register_architecture",
+]

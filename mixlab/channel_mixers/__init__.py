@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-from mixlab.channel_mixers.base import ACTIVATIONS, CHANNEL_MIXERS, ChannelMixer, register_channel_mixer
+from mixlab.channel_mixers.base import CHANNEL_MIXERS, ChannelMixer, register_channel_mixer
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["ACTIVATIONS", "CHANNEL_MIXERS", "ChannelMixer", "register_channel_mixer"]
+__all__ = ["CHANNEL_MIXERS", "ChannelMixer", "register_channel_mixer"]

@@ -35,7 +35,3 @@ class ChannelMixer(nn.Module):
 
 CHANNEL_MIXERS: Registry[ChannelMixer] = Registry("channel mixer", "mixlab.channel_mixers")
 register_channel_mixer = CHANNEL_MIXERS.register
-
-ACTIVATIONS: Registry[nn.Module] = Registry("activation")
-for _name, _class in {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}.items():
-    ACTIVATIONS.register(_name)(_class)

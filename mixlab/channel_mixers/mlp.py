@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mixlab.channel_mixers.base import ACTIVATIONS, ChannelMixer, register_channel_mixer
+from mixlab.activations import ACTIVATIONS
+from mixlab.channel_mixers.base import ChannelMixer, register_channel_mixer
 from mixlab.cost import Cost, Size, linear
 from mixlab.errors import expected
 from mixlab.ops import Pointwise
@@ -20,7 +21,7 @@ class MLP(ChannelMixer):
         dim: channels in and out.
         spatial_dims: 1, 2 or 3.
         ratio: hidden channels are ``int(dim · ratio)``.
-        act: activation, a name or a part of ``mixlab.channel_mixers.ACTIVATIONS``; ``gelu`` is the exact erf form.
+        act: activation, a name or a part of ``mixlab.activations.ACTIVATIONS``; ``gelu`` is the exact erf form.
         bias: biases on both layers.
         dropout: dropout after the activation and after the second layer.
 

@@ -58,7 +58,7 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
         return [mixer_info(name) for name in MIXERS]
     if kind == "models":
-        from mixlab.architectures import list_models
+        from mixlab.models import list_models
 
         return [{"name": name} for name in list_models()]
     from mixlab.data import list_datasets

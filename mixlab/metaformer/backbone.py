@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,7 +53,7 @@ class MetaFormer(nn.Module):
         self.head = (
             None if config.features_only else HEADS.build(config.head, dim_in, config.num_classes, spatial_dims=dims)
         )
-        _initialise(self)
+        _initialise(self, config.conv_init)
 
     def each_stage(self) -> Iterator[Stage]:
         """The stages, in order."""
@@ -163,16 +164,25 @@ class MetaFormer(nn.Module):
         return total + (self.head.cost(size) if self.head is not None else Cost())
 
 
-def _initialise(module: nn.Module) -> None:
-    """PoolFormer's rule: truncated normal (0.02) and zero bias for linear layers; convolutions keep torch's default.
+def _initialise(module: nn.Module, conv_init: str = "default") -> None:
+    """Truncated normal (0.02) and zero bias for linear layers; convolutions as ``MetaFormerConfig.conv_init`` says.
 
     A part with ``keeps_init = True`` has set its own parameters and is left alone.
     """
     if getattr(module, "keeps_init", False):
         return
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    is_conv = isinstance(module, nn.modules.conv._ConvNd)
+    if isinstance(module, nn.Linear) or (is_conv and conv_init == "trunc_normal"):
+        nn.init.trunc_normal_(module.weight, std=0.02)  # type: ignore[arg-type]
+        _zero(module.bias)
+    elif isinstance(module, nn.modules.conv._ConvNd) and conv_init == "fan_out":
+        fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+        _zero(module.bias)
     for child in module.children():
-        _initialise(child)
+        _initialise(child, conv_init)
+
+
+def _zero(bias: Any) -> None:
+    if bias is not None:
+        nn.init.zeros_(bias)

@@ -82,6 +82,11 @@ class MetaFormerConfig:
     """Size of the training images; needed by parts that live on a grid only."""
     global_tokens: GlobalTokens | None = None
     """Class token and registers."""
+    conv_init: str = "default"
+    """Start of convolutions: torch's ``default``, ``trunc_normal`` (0.02), or ``fan_out`` (normal, ``sqrt(2 / fan_out)``);
+    the latter two with zero biases."""
+    architecture: str | None = None
+    """Name in ``mixlab.architectures`` that the configuration comes from."""
 
     def __post_init__(self) -> None:
         check_spatial_dims(self.spatial_dims, "model")
@@ -92,6 +97,8 @@ class MetaFormerConfig:
                 raise expected(f"model {name}", f"at least {least}", getattr(self, name))
         if not 0.0 <= self.drop_path_rate < 1.0:
             raise expected("model drop_path_rate", "a probability in [0, 1)", self.drop_path_rate, "0.1")
+        if self.conv_init not in ("default", "trunc_normal", "fan_out"):
+            raise expected("model conv_init", "'default', 'trunc_normal' or 'fan_out'", self.conv_init)
         if self.drop_path_schedule not in ("linear", "constant"):
             raise expected("model drop_path_schedule", "'linear' or 'constant'", self.drop_path_schedule)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.architectures import ModelConfig
+from mixlab.models import ModelConfig
 from mixlab.data import DataCard, DataConfig, check_pairing, image_files, open_data
 from mixlab.errors import Quoted, expected
 from mixlab.studies.configuration import build, to_plain

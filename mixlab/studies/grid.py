@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixlab.architectures import ModelConfig
+from mixlab.models import ModelConfig
 from mixlab.data import DataConfig
 from mixlab.errors import Quoted, expected, unknown
 from mixlab.studies.configuration import build, to_plain

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from mixlab.architectures import ModelConfig
+from mixlab.models import ModelConfig
 from mixlab.data import DataConfig
 from mixlab.errors import expected
 from mixlab.registry import Part

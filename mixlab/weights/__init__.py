@@ -1,5 +1,11 @@
-"""Weights under the names of the official implementations."""
+"""Weights: state dicts under the names of the official implementations, and checkpoint files.
 
-from mixlab.weights.official import load_official, to_official
+Everything that loads returns a :class:`LoadReport` that accounts for every entry; what was not announced raises.
+"""
 
-__all__ = ["load_official", "to_official"]
+from mixlab.weights.checkpoint import Checkpoint, open_checkpoint
+from mixlab.weights.loading import load_pretrained
+from mixlab.weights.official import load_official, to_official, to_own
+from mixlab.weights.report import LoadReport
+
+__all__ = ["Checkpoint", "LoadReport", "load_official", "load_pretrained", "open_checkpoint", "to_official", "to_own"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mixlab.architectures import ModelConfig, list_models
+from mixlab.models import ModelConfig, list_models
 from mixlab.channel_mixers import CHANNEL_MIXERS
 from mixlab.embeddings import EMBEDDINGS, POSITIONS
 from mixlab.heads import HEADS

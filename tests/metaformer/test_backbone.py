@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from mixlab import create_model
-from mixlab.architectures import ARCHITECTURES, ModelConfig, list_models
+from mixlab.architectures import ARCHITECTURES
 from mixlab.embeddings import GlobalTokens
 from mixlab.errors import UserError
 from mixlab.metaformer import MetaFormer, MetaFormerConfig, Stage, StageConfig
 from mixlab.metaformer.backbone import _initialise
 from mixlab.mixers import MIXERS
+from mixlab.models import ModelConfig, list_models
 from mixlab.registry import Part
 
 SIZES = {1: (67,), 2: (37, 41), 3: (19, 23, 17)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from mixlab.mixers import MIXERS, Mixer
+from tests.mixers.naive import OPTIONS
 
 PRIMES = {1: (11,), 2: (7, 5), 3: (5, 3, 7)}  # distinct in each case, so that swapped axes cannot pass
 SMALL = {1: (5,), 2: (3, 4), 3: (2, 3, 4)}
 DIM = 6
-OPTIONS: dict[str, dict[str, Any]] = {"attention": {"head_dim": 3}, "local_attention": {"head_dim": 3}}
 
 
 def make(name: str, spatial_dims: int, *, grid: tuple[int, ...] | None = None, **options: Any) -> Mixer:

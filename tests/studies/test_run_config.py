@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mixlab.architectures import ModelConfig
+from mixlab.models import ModelConfig
 from mixlab.data import DataConfig
 from mixlab.studies import run_config
 from mixlab.studies.configuration import changed_fields

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixlab.architectures import ModelConfig
+from mixlab.models import ModelConfig
 from mixlab.training.averaging import averaged
 from mixlab.training.optimiser import freeze_backbone, make_optimizer, parameter_groups
 from mixlab.training.recipe import Recipe

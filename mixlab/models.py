@@ -1,0 +1,191 @@
+"""Models by name, and the arguments that all of them share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixlab.architectures import ARCHITECTURES
+from mixlab.embeddings import GlobalTokens
+from mixlab.errors import expected, nearest
+from mixlab.metaformer import MetaFormer
+from mixlab.metaformer.config import MetaFormerConfig, StageConfig
+from mixlab.mixers import MIXERS
+from mixlab.registry import Part
+from mixlab.weights import load_pretrained
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A model as a user asks for it: a published configuration, and what is changed in it."""
+
+    name: str = "metaformer_nano"
+    """A name of ``mixlab list models``."""
+    token_mixer: Any = None
+    """The mixer under study (T): a name, a mapping with its options, or a list cycled over a stage's blocks."""
+    kernel_size: Any = None
+    """Window of the mixer under study: odd, an int or one per axis."""
+    stages: str | None = None
+    """One letter a stage: T takes the mixer under study, P keeps pooling with k=3; default all T."""
+    letters: dict[str, Any] = field(default_factory=dict)
+    """More letters for ``stages``: letter to mixer."""
+    drop_path_rate: float | None = None
+    """Stochastic depth; None for the published rate."""
+    drop_path_schedule: str = "linear"
+    """``linear`` or ``constant`` over the blocks."""
+    layer_scale: float | None = None
+    """Start of LayerScale; None for the published value."""
+    mlp_ratio: float | None = None
+    """Hidden width of the MLP over its width; None for the published ratio."""
+    dropout: float = 0.0
+    """Dropout in the channel mixers and before the classifier."""
+    image_size: Any = None
+    """Size of the images; needed by parts that live on a grid only."""
+    out_norm: Any = None
+    """Norm on each returned map of a model with ``features_only``, e.g. ``group_norm``."""
+    global_tokens: GlobalTokens | None = None
+    """Class token and registers."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise expected("model dropout", "a probability in [0, 1)", self.dropout, "0.1")
+        if self.mlp_ratio is not None and not (isinstance(self.mlp_ratio, int | float) and self.mlp_ratio > 0):
+            raise expected("model mlp_ratio", "a positive number", self.mlp_ratio, "4")
+
+    def configuration(
+        self, *, num_classes: int = 1000, in_channels: int = 3, spatial_dims: int = 2, features_only: bool = False
+    ) -> MetaFormerConfig:
+        """The complete configuration; raises a UserError for anything that does not fit."""
+        base = ARCHITECTURES[self.name]()
+        assert isinstance(base, MetaFormerConfig)
+        mixers = self._mixers(base)
+        stages = tuple(self._stage(s, m) for s, m in zip(base.stages, mixers, strict=True))
+        head = base.head.with_options(dropout=self.dropout) if self.dropout else base.head
+        size = tuple(self.image_size) if isinstance(self.image_size, Sequence) else self.image_size
+        return dataclasses.replace(
+            base,
+            architecture=self.name,
+            stages=stages,
+            head=head,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            spatial_dims=spatial_dims,
+            features_only=features_only,
+            image_size=base.image_size if size is None else size,
+            drop_path_rate=base.drop_path_rate if self.drop_path_rate is None else self.drop_path_rate,
+            drop_path_schedule=self.drop_path_schedule,
+            global_tokens=self.global_tokens or base.global_tokens,
+        )
+
+    def build(
+        self, num_classes: int, in_channels: int, spatial_dims: int = 2, *, features_only: bool = False
+    ) -> MetaFormer:
+        """The model, with fresh weights."""
+        return MetaFormer(
+            self.configuration(
+                num_classes=num_classes, in_channels=in_channels, spatial_dims=spatial_dims, features_only=features_only
+            )
+        )
+
+    def _mixers(self, base: MetaFormerConfig) -> list[tuple[Part, ...]]:
+        """Token mixers of every stage."""
+        if self.token_mixer is None and self.stages is None and self.kernel_size is None:
+            return [s.mixers for s in base.stages]
+        studied = self._studied(base)
+        table = {"P": (Part("pooling", {"kernel_size": 3}),), "T": studied}
+        table |= {letter: _parts(value) for letter, value in self.letters.items()}
+        pattern = self.stages or "T" * len(base.stages)
+        if len(pattern) != len(base.stages) or not set(pattern) <= set(table):
+            want = f"{len(base.stages)} letters out of {', '.join(sorted(table))}"
+            raise expected(
+                "stages", want, pattern, f"'{'P' * (len(base.stages) // 2)}{'T' * -(-len(base.stages) // 2)}'"
+            )
+        return [table[letter] for letter in pattern]
+
+    def _studied(self, base: MetaFormerConfig) -> tuple[Part, ...]:
+        """The mixer under study, with ``kernel_size`` in its options."""
+        parts = base.stages[-1].mixers if self.token_mixer is None else _parts(self.token_mixer)
+        if self.kernel_size is None:
+            return parts
+        for part in parts:
+            if "kernel_size" not in MIXERS.options(part.name):
+                windowed = [m for m in MIXERS if "kernel_size" in MIXERS.options(m)]
+                raise expected(
+                    "kernel_size", f"a mixer with a window ({', '.join(windowed)})", part.name, "without kernel_size"
+                )
+        return tuple(p.with_options(kernel_size=self.kernel_size) for p in parts)
+
+    def _stage(self, stage: StageConfig, mixers: tuple[Part, ...]) -> StageConfig:
+        options: dict[str, Any] = {}
+        if self.mlp_ratio is not None:
+            options["ratio"] = self.mlp_ratio
+        if self.dropout:
+            options["dropout"] = self.dropout
+        return dataclasses.replace(
+            stage,
+            mixers=mixers,
+            channel_mixers=tuple(c.with_options(**options) for c in stage.channel_mixers),
+            layer_scale=stage.layer_scale if self.layer_scale is None else self.layer_scale,
+            out_norm=stage.out_norm if self.out_norm is None else Part.of(self.out_norm),
+        )
+
+
+def _parts(value: Any) -> tuple[Part, ...]:
+    if isinstance(value, str | Mapping | Part):
+        return (Part.of(value),)
+    if isinstance(value, Sequence) and value:
+        return tuple(Part.of(v) for v in value)
+    raise expected("token_mixer", "a name, a mapping with 'name' and options, or a list of them", value)
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int = 1000,
+    in_channels: int = 3,
+    spatial_dims: int = 2,
+    features_only: bool = False,
+    pretrained: str | PathLike[str] | None = None,
+    **options: Any,
+) -> MetaFormer:
+    """Build a model by its published name, with the token mixer of your choice.
+
+    Args:
+        name: one of :func:`list_models`.
+        num_classes: logits; 0 for pooled features ``(B, C)``.
+        in_channels: channels of the image.
+        spatial_dims: 1, 2 or 3; images are ``(B, in_channels, *spatial)``, axes in ``(D, H, W)`` order.
+        features_only: return the maps of all stages, at strides 4, 8, 16, 32 (see ``model.feature_info``).
+        pretrained: a checkpoint file, with official names or our own. A classifier for another number of classes, a
+            stem for other channels and a token mixer of another kind stay fresh or are adapted, and
+            ``model.events`` says so; anything else that does not fit raises.
+        options: fields of :class:`ModelConfig`: ``token_mixer``, ``kernel_size``, ``stages="PPTT"``,
+            ``drop_path_rate``, ``image_size``, ...
+
+    Raises:
+        UserError: an unknown name or option (with the nearest), a kernel that is even, a head size that does not divide
+            the width.
+
+    Example:
+        >>> model = create_model("metaformer_s12", token_mixer="local_attention", kernel_size=5, stages="PPTT")
+    """
+    known = {f.name for f in dataclasses.fields(ModelConfig)} - {"name"}
+    for option in options:
+        if option not in known:
+            close = nearest(option, known)
+            raise expected(
+                "create_model", "a known option", option, repr(close[0]) if close else ", ".join(sorted(known))
+            )
+    config = ModelConfig(name=name, **options)
+    model = config.build(num_classes, in_channels, spatial_dims, features_only=features_only)
+    if pretrained is not None:
+        load_pretrained(model, pretrained)
+    return model
+
+
+def list_models() -> list[str]:
+    """Names that :func:`create_model` knows."""
+    return list(ARCHITECTURES)

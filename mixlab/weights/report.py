@@ -1,0 +1,41 @@
+"""What became of every entry of a state dict that was loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class LoadReport:
+    """Every entry of the model and of the file, once; keys of the model are ours, those of the file are the file's."""
+
+    source: str
+    """Where the weights come from: a file and the entry in it, or a state dict."""
+    kept: dict[str, int] = field(default_factory=dict)
+    """Our key to its number of elements: loaded as it is (a matrix for a 1x1 convolution holds the same numbers)."""
+    adapted: dict[str, str] = field(default_factory=dict)
+    """Our key: how it was made from the file's entry."""
+    new: dict[str, str] = field(default_factory=dict)
+    """Our key, not in the file: why it keeps its fresh value."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Key of the file that the model has no use for: why."""
+
+    @property
+    def complete(self) -> bool:
+        """Everything in the file went into the model, and nothing else is in the model."""
+        return not (self.adapted or self.new or self.dropped)
+
+    def summary(self) -> str:
+        """One line, then one a key that was not simply kept."""
+        counts = {"kept": self.kept, "adapted": self.adapted, "new": self.new, "dropped": self.dropped}
+        lines = [f"weights from {self.source}: " + ", ".join(f"{len(v)} {k}" for k, v in counts.items())]
+        for kind in ("adapted", "new", "dropped"):
+            lines += [f"  {kind} {key}: {why}" for key, why in counts[kind].items()]
+        return "\n".join(lines)
+
+    def check(self, own: dict[str, Tensor]) -> None:
+        """Our own invariant: every entry of the model is accounted for, once."""
+        listed = [*self.kept, *self.adapted, *self.new]
+        assert sorted(listed) == sorted(own), "a load report must list every entry of the model once"
