@@ -7,14 +7,20 @@ it was. ``MetaFormer.fuse`` puts it in place. A container counts and measures wh
 
 from __future__ import annotations
 
+import copy
+import math
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mixlab.cost import Cost, Size, convolution
+from mixlab.errors import expected
 from mixlab.norms import batch_norm, norm_cost
 from mixlab.ops.convs import CONVS
-from mixlab.ops.windows import PerAxis, check_spatial_dims, conv_output, per_axis
+from mixlab.ops.windows import PerAxis, check_spatial_dims, conv_output, odd_kernel, per_axis
 
 
 class ConvNorm(nn.Module):
@@ -65,7 +71,100 @@ class ConvNorm(nn.Module):
 
     def fuse(self) -> nn.Module:
         """One convolution that computes the same."""
-        return fuse_conv_bn_eval(self.conv, self.norm)
+        fused = fuse_conv_bn_eval(self.conv, self.norm)
+        fused.bias.requires_grad_(self.conv.weight.requires_grad)  # torch leaves a new bias untrainable
+        return fused
+
+
+class RepDepthwise(nn.Module):
+    """A wide and a narrow depthwise convolution, each with BatchNorm, added; in deployment one convolution.
+
+    ``y = BN(W_wide x) + BN(W_narrow x)``. The narrow kernel is ``k // 2``, made odd: 3 beside 7, 1 beside 3.
+
+    Args:
+        dim_in: channels in, and groups of both convolutions.
+        dim_out: channels out, a multiple of ``dim_in``.
+        kernel_size: of the wide convolution, odd, an int or one per axis.
+        spatial_dims: 1, 2 or 3.
+        stride: of both convolutions, an int or one per axis.
+
+    Source: Ding et al., RepLKNet (arXiv:2203.06717); as in FFNet (arXiv:2406.02021).
+    """
+
+    def __init__(
+        self, dim_in: int, dim_out: int, kernel_size: PerAxis, *, spatial_dims: int = 2, stride: PerAxis = 1
+    ) -> None:
+        super().__init__()
+        if dim_out % dim_in:
+            raise expected("depthwise convolution dim_out", f"a multiple of the {dim_in} channels in", dim_out)
+        wide = odd_kernel(kernel_size, spatial_dims, "depthwise convolution")
+        narrow = tuple(k // 2 | 1 for k in wide)
+        self.wide, self.narrow = (
+            ConvNorm(dim_in, dim_out, kernel, spatial_dims=spatial_dims, stride=stride, groups=dim_in)
+            for kernel in (wide, narrow)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, dim_in, *spatial)`` to ``(B, dim_out, *output_size(spatial))``."""
+        return self.wide(x) + self.narrow(x)
+
+    def output_size(self, size: Size) -> Size:
+        """Size of the map made from one of ``size``."""
+        return self.wide.output_size(size)
+
+    def cost(self, size: Size) -> Cost:
+        """Cost for one input of ``size``: both branches, and their sum."""
+        elements = self.wide.conv.out_channels * math.prod(self.output_size(size))
+        return self.wide.cost(size) + self.narrow.cost(size) + Cost(other_ops=elements, activations=elements)
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Module:
+        """One depthwise convolution that computes the same: kernels, the narrow one in the centre, and biases add."""
+        wide, narrow = self.wide.fuse(), self.narrow.fuse()
+        missing = [(w - n) // 2 for w, n in zip(wide.kernel_size, narrow.kernel_size, strict=True)]
+        wide.weight += F.pad(narrow.weight, [zeros for m in reversed(missing) for zeros in (m, m)])
+        wide.bias += narrow.bias
+        return wide
+
+
+class NormSkip(nn.Module):
+    """``x + W BN(x)``, where ``W`` is a linear layer on each position; in deployment one such layer with a bias.
+
+    Args:
+        dim: channels.
+        spatial_dims: 1, 2 or 3.
+
+    Source: FFNet (arXiv:2406.02021), after each downsampling.
+    """
+
+    def __init__(self, dim: int, *, spatial_dims: int = 2) -> None:
+        super().__init__()
+        self.norm = batch_norm(dim, spatial_dims=spatial_dims)
+        self.conv = CONVS[check_spatial_dims(spatial_dims, "norm and skip")](dim, dim, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, dim, *spatial)`` to the same shape."""
+        return x + self.conv(self.norm(x))
+
+    def output_size(self, size: Size) -> Size:
+        """``size``."""
+        return size
+
+    def cost(self, size: Size) -> Cost:
+        """Cost for one input of ``size``."""
+        return norm_cost(self.norm, size) + layer_cost(self.conv, size)
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Module:
+        """One 1x1 convolution that computes the same: ``W diag(s) + I`` and ``W t``, where ``BN(x) = s x + t``."""
+        norm, dim = self.norm, self.conv.in_channels
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # (C,)
+        shift = norm.bias - norm.running_mean * scale
+        fused = copy.deepcopy(self.conv)
+        weight = self.conv.weight.view(dim, dim)
+        fused.weight.copy_((weight * scale + torch.eye(dim).to(weight)).view_as(fused.weight))
+        fused.bias = nn.Parameter(weight @ shift, requires_grad=self.conv.weight.requires_grad)
+        return fused
 
 
 def layer_output(layer: nn.Module, size: Size) -> Size:

@@ -27,7 +27,7 @@ class Includes:
     position: str = "none"
     """Position information it adds: ``none``, ``window`` (weights per offset), ``bias``, ``embedding``."""
     reach: str = "position"
-    """How far one application looks: ``position``, ``window`` or ``global``."""
+    """How far one application looks: ``position``, ``window``, ``two windows`` (one after the other) or ``global``."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
