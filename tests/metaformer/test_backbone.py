@@ -45,21 +45,23 @@ def test_every_mixer_trains_in_every_dimension(mixer: str, spatial_dims: int) ->
         in_channels=2,
         spatial_dims=spatial_dims,
         drop_path_rate=0.2,
+        image_size=SIZES[spatial_dims],
     )
     x = torch.randn(3, 2, *SIZES[spatial_dims])
     logits = model(x)
     assert logits.shape == (3, 5)
     logits.square().sum().backward()
     for name, parameter in model.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
     assert model.cost(SIZES[spatial_dims]).parameters == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", list_models())
 def test_features_have_the_stated_strides(name: str) -> None:
-    model = create_model(name, features_only=True)
     size = (96, 64)
+    model = create_model(name, features_only=True, image_size=size)
     maps = model(torch.randn(1, 3, *size))
     assert len(maps) == len(model.feature_info)
     for m, info, expected in zip(maps, model.feature_info, model.stage_sizes(size), strict=True):
@@ -269,10 +271,14 @@ def test_model_config_is_its_own_record() -> None:
 
 @pytest.mark.parametrize("mixer", list(MIXERS))
 def test_compiles_and_exports_whole(mixer: str) -> None:
-    model = create_model("metaformer_nano", token_mixer=mixer, in_channels=1, num_classes=3).eval()
+    model = create_model(
+        "metaformer_nano", token_mixer=mixer, in_channels=1, num_classes=3, image_size=(48, 64)
+    ).eval()
     x = torch.randn(2, 1, 48, 64)
     want = model(x)
     torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(x), want)
+    if getattr(MIXERS[mixer], "needs_grid", False):
+        return  # one size by definition
     sizes = {2: torch.export.Dim("h", min=33, max=256), 3: torch.export.Dim("w", min=33, max=256)}
     program = torch.export.export(model, (x,), dynamic_shapes=(sizes,))
     z = torch.randn(2, 1, 53, 37)

@@ -34,22 +34,27 @@ def pooling(mixer: Any, x: Array, count: Counter) -> Array:
     return y
 
 
-def conv(mixer: Any, x: Array, count: Counter) -> Array:
-    weight = mixer.conv.weight.detach().double().numpy()
-    bias = mixer.conv.bias.detach().double().numpy()
+def convolution(layer: Any, x: Array, count: Counter) -> Array:
+    """A torch convolution with odd kernel and "same" zero padding; depthwise when it has as many groups as channels."""
+    weight = layer.weight.detach().double().numpy()
+    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().numpy()
     size, kernel = x.shape[1:], weight.shape[2:]
-    y = np.zeros_like(x)
-    for out in range(len(x)):
-        inputs = [out] if mixer.groups == len(x) else list(range(len(x)))
+    y = np.zeros((len(weight), *size))
+    for out in range(len(weight)):
+        inputs = list(range(len(x))) if layer.groups == 1 else [out]
         for at in positions(size):
             y[(out, *at)] = bias[out]
             count.written += 1
             for slot, source in enumerate(inputs):
-                for tap, n in zip(positions(kernel), window(at, kernel, mixer.conv.dilation), strict=True):
+                for tap, n in zip(positions(kernel), window(at, kernel, layer.dilation), strict=True):
                     value = x[(source, *n)] if is_inside(n, size) else 0.0
                     y[(out, *at)] += weight[(out, slot, *tap)] * value
                     count.macs += 1
     return y
+
+
+def conv(mixer: Any, x: Array, count: Counter) -> Array:
+    return convolution(mixer.conv, x, count)
 
 
 def _attend(mixer: Any, x: Array, count: Counter, neighbours: Callable[[Index], list[Index]]) -> Array:
