@@ -77,8 +77,8 @@ class MetaFormer(nn.Module):
             message = f"stage {index}: global tokens bypass {', '.join(names)}, which takes none"
             self.events.append({"kind": "tokens_bypass", "message": message})
 
-    def _run(self, x: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Maps after every stage, and the global tokens at the end."""
+    def _run(self, x: Tensor, last: int | None = None) -> tuple[list[Tensor], Tensor | None]:
+        """Maps after every stage up to the ``last``, and the global tokens then."""
         self._check(x)
         maps: list[Tensor] = []
         tokens: Tensor | None = None
@@ -90,6 +90,8 @@ class MetaFormer(nn.Module):
                 tokens = self.token_projections[str(index)](tokens)
             x, tokens = stage(x, tokens)
             maps.append(x)
+            if index == last:
+                break
         return maps, tokens
 
     def _check(self, x: Tensor) -> None:
@@ -105,15 +107,15 @@ class MetaFormer(nn.Module):
         """The last map ``(B, C, *spatial)``."""
         return self._run(x)[0][-1]
 
-    def forward_head(self, x: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Logits from the last map, or from the class token where the model has one."""
+    def forward_head(self, x: Tensor, tokens: Tensor | None = None, pre_logits: bool = False) -> Tensor:
+        """Logits (or what the classifier sees) from the last map, or from the class token where the model has one."""
         if self.head is None:
             raise expected("forward_head", "a model with a head", Quoted("features_only=True"), "features_only=False")
         if self.config.global_tokens and self.config.global_tokens.class_token:
             if tokens is None:
                 raise expected("forward_head", "the global tokens, as the model classifies from one", None)
             x = tokens[:, 0].reshape(*tokens.shape[::2], *(1,) * self.config.spatial_dims)
-        return self.head(x)
+        return self.head.pre_logits(x) if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         if self.head is None:
