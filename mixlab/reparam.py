@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -120,7 +121,8 @@ class RepDepthwise(nn.Module):
     @torch.no_grad()
     def fuse(self) -> nn.Module:
         """One depthwise convolution that computes the same: kernels, the narrow one in the centre, and biases add."""
-        wide, narrow = self.wide.fuse(), self.narrow.fuse()
+        wide: Any = self.wide.fuse()
+        narrow: Any = self.narrow.fuse()
         missing = [(w - n) // 2 for w, n in zip(wide.kernel_size, narrow.kernel_size, strict=True)]
         wide.weight += F.pad(narrow.weight, [zeros for m in reversed(missing) for zeros in (m, m)])
         wide.bias += narrow.bias

@@ -42,7 +42,7 @@ def test_shape_and_gradients(name: str, spatial_dims: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_gradcheck(name: str, spatial_dims: int) -> None:
     size = {1: (4,), 2: (3, 2), 3: (2, 1, 3)}[spatial_dims]
-    mixer = make(name, spatial_dims, grid=size).double()
+    mixer = make(name, spatial_dims, grid=size).double().eval()
     x = torch.randn(1, DIM, *size, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda t: run(mixer, t), (x,))
 
@@ -50,7 +50,7 @@ def test_gradcheck(name: str, spatial_dims: int) -> None:
 @pytest.mark.parametrize("spatial_dims", DIMS)
 @pytest.mark.parametrize("name", [n for n in NAMES if not getattr(MIXERS[n], "needs_grid", False)])
 def test_any_size_of_at_least_one_token(name: str, spatial_dims: int) -> None:
-    mixer = make(name, spatial_dims)
+    mixer = make(name, spatial_dims).eval()  # batch statistics of one value do not exist
     for size in ((1,) * spatial_dims, (2,) * spatial_dims, (1,) * (spatial_dims - 1) + (13,)):
         assert run(mixer, torch.randn(1, DIM, *size)).isfinite().all()
 
@@ -121,7 +121,7 @@ def test_kernel_sizes(name: str) -> None:
             make(name, 2, kernel_size=kernel)
     with pytest.raises(UserError, match="2 ints"):
         make(name, 2, kernel_size=(3, 3, 3))
-    anisotropic = make(name, 3, kernel_size=(1, 3, 3))
+    anisotropic = make(name, 3, kernel_size=(1, 3, 3)).eval()
     x = torch.randn(1, DIM, *PRIMES[3])
     alone = run(anisotropic, x[:, :, :1])
     torch.testing.assert_close(run(anisotropic, x)[:, :, :1], alone)  # slices do not see each other
@@ -129,13 +129,14 @@ def test_kernel_sizes(name: str) -> None:
 
 @pytest.mark.parametrize("name", windowed())
 def test_a_window_looks_no_further(name: str) -> None:
-    mixer = make(name, 2, kernel_size=(3, 5)).double()
+    mixer = make(name, 2, kernel_size=(3, 5)).double().eval()
     x = torch.randn(1, DIM, 7, 11, dtype=torch.float64, requires_grad=True)
     run(mixer, x)[0, :, 3, 5].square().sum().backward()
     assert x.grad is not None
     seen = x.grad[0].abs().sum(0) > 0
     expected = torch.zeros(7, 11, dtype=torch.bool)
-    expected[2:5, 3:8] = True
+    far = 2 if mixer.includes.reach == "two windows" else 1
+    expected[3 - far : 4 + far, 5 - 2 * far : 6 + 2 * far] = True
     assert torch.equal(seen, expected)
 
 
@@ -151,13 +152,13 @@ def test_documented(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_includes_tells_the_truth(name: str) -> None:
     """``learned``, ``mixes_channels``, ``subtracts_input`` and ``reach`` are seen in what the mixer does."""
-    mixer = make(name, 2, grid=(9, 9)).double()
+    mixer = make(name, 2, grid=(9, 9)).double().eval()
     x = torch.randn(1, DIM, 9, 9, dtype=torch.float64, requires_grad=True)
     y = run(mixer, x)
     (grad,) = torch.autograd.grad(y[0, 0, 4, 4], x)
     assert (grad[0, 1:].abs().sum() > 0).item() == mixer.includes.mixes_channels
     seen = (grad[0].abs().sum(0) > 0).sum().item()
-    assert seen == {"position": 1, "window": 9, "global": 81}[mixer.includes.reach]
+    assert seen == {"position": 1, "window": 9, "two windows": 25, "global": 81}[mixer.includes.reach]
     constant = run(mixer, torch.ones(1, DIM, 9, 9, dtype=torch.float64))
     if mixer.includes.subtracts_input and not mixer.includes.learned:
         assert constant.abs().max() < 1e-12

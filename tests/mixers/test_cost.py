@@ -9,6 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixlab.mixers import MIXERS
+from tests.batch_norms import in_evaluation
 from tests.mixers.cases import DIM, SMALL, make, windowed
 from tests.mixers.naive import NAIVE, Counter
 from tests.mixers.test_contract import run
@@ -18,7 +19,7 @@ def compare(name: str, spatial_dims: int, **options: Any) -> None:
     if name not in NAIVE:
         pytest.fail(f"expected a naive twin of {name!r}, got none, try adding one to tests/mixers/naive.py")
     size = SMALL[spatial_dims]
-    mixer = make(name, spatial_dims, grid=size, **options).double()
+    mixer = in_evaluation(make(name, spatial_dims, grid=size, **options).double())
     x = torch.randn(1, DIM, *size, dtype=torch.float64)
     count = Counter()
     y = NAIVE[name](mixer, x[0].numpy(), count)
