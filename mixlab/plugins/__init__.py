@@ -1,0 +1,1 @@
+"""Plugs into other libraries, one file each; importing the file connects it."""
