@@ -80,6 +80,7 @@ class MetaFormer(nn.Module):
     def _run(self, x: Tensor, last: int | None = None) -> tuple[list[Tensor], Tensor | None]:
         """Maps after every stage up to the ``last``, and the global tokens then."""
         self._check(x)
+        x = _channels_last(x)
         maps: list[Tensor] = []
         tokens: Tensor | None = None
         start = self.config.global_tokens.start_stage if self.config.global_tokens else -1
@@ -164,6 +165,13 @@ class MetaFormer(nn.Module):
             size = stage.embed.output_size(size)
             total += norm_cost(norm, size)
         return total + (self.head.cost(size) if self.head is not None else Cost())
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """The image with its channels innermost in memory, as pointwise layers leave every later map: norms, pooling and
+    convolutions then need no copies between them (``benchmarks/architectures.py``)."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return x.contiguous(memory_format=formats[x.ndim]) if x.ndim in formats else x
 
 
 def _initialise(module: nn.Module, conv_init: str = "default") -> None:

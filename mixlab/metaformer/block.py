@@ -118,8 +118,10 @@ def _residual(
     """``res_scale · x + keep · layer_scale · y``; the scales belong to the channels on ``axis``."""
     channels = [1] * x.ndim
     channels[axis] = -1
-    if layer_scale is not None:
-        y = y * layer_scale.view(channels)
     if keep is not None:
         y = y * keep.view(-1, *(1,) * (y.ndim - 1))
-    return y + (x if res_scale is None else x * res_scale.view(channels))
+    if res_scale is None:
+        return y + x if layer_scale is None else torch.addcmul(x, y, layer_scale.view(channels))
+    if layer_scale is not None:
+        y = y * layer_scale.view(channels)
+    return torch.addcmul(y, x, res_scale.view(channels))

@@ -42,7 +42,7 @@ class Pooling(Mixer):
         """``(B, dim, *spatial)`` to the same shape."""
         self.check(x)
         pooled = window_mean(x, self.kernel_size)
-        return pooled - x if self.subtract_input else pooled
+        return pooled.sub_(x) if self.subtract_input else pooled
 
     def cost(self, size: Size) -> Cost:
         tokens = math.prod(size)

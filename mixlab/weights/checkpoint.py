@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -46,7 +47,7 @@ def open_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
 
     Raises:
         UserError: there is no such file, its pickle needs more than tensors and plain values (it is then not opened: it
-            could run any code), or it holds no state dict.
+            could run any code), it holds no state dict, or not the ``entry``.
     """
     file = Path(path)
     if not file.is_file():
@@ -54,13 +55,14 @@ def open_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
     content = _read(file)
     names: list[str] = []
     others: tuple[str, ...] = ()
+    if entry is not None:
+        if not isinstance(content, Mapping) or entry not in content:
+            raise expected(f"weights {file.name}", f"an entry of the file ({', '.join(_names(content))})", entry)
+        names, content = [entry], content[entry]
     while not _is_state(content):
         held = [k for k in WRAPPERS if isinstance(content, Mapping) and isinstance(content.get(k), Mapping)]
-        if entry is not None and isinstance(content, Mapping) and entry in content:
-            held, entry = [entry, *(k for k in held if k != entry)], None
         if not held:
-            kinds = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-            raise expected(f"weights {file.name}", f"a state dict, alone or in {', '.join(WRAPPERS)}", kinds)
+            raise expected(f"weights {file.name}", f"a state dict, alone or in {', '.join(WRAPPERS)}", _names(content))
         names.append(held[0])
         others += tuple(held[1:])
         content = content[held[0]]
@@ -71,32 +73,28 @@ def open_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
     return Checkpoint(state, file, ".".join(names), others)
 
 
+def _names(content: Any) -> list[str]:
+    """What a file holds, for messages."""
+    return sorted(map(str, content)) if isinstance(content, Mapping) else [type(content).__name__]
+
+
 def _read(file: Path) -> Any:
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file  # torch's checkpoint formats need no such package
+        from safetensors.torch import load_file  # torch's own formats need no such package
 
         return load_file(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0] if "Unsupported" not in str(error) else _named(str(error))
-        raise expected(
-            f"weights {file.name}",
-            "a file of tensors and plain values (weights_only)",
-            Quoted(reason),
-            "to save its state dict alone, on a machine where you trust the file",
-        ) from None
+        needs = re.search(r"GLOBAL (\S+)", str(error))
+        got = f"one whose pickle needs {needs[1]}" if needs else str(error).split("\n")[0]
+        hint = "to save its state dict alone, where you trust the file: opening a pickle can run any code"
+        where = f"weights {file.name}"
+        raise expected(where, "a file of tensors and plain values", Quoted(got), hint) from None
     except (RuntimeError, EOFError) as error:
-        raise expected(f"weights {file.name}", "a file written by torch.save", Quoted(str(error).split("\n")[0])) from None
-
-
-def _named(message: str) -> str:
-    """The class that a refused pickle asks for, out of torch's long message."""
-    lines = [line.strip() for line in message.splitlines() if "GLOBAL" in line or "Unsupported" in line]
-    return lines[0] if lines else message.splitlines()[0]
+        got = str(error).split("\n")[0]
+        raise expected(f"weights {file.name}", "a file written by torch.save", Quoted(got)) from None
 
 
 def _is_state(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping) and len(content) > 0 and all(isinstance(v, Tensor) for v in content.values())
-    )
+    return isinstance(content, Mapping) and len(content) > 0 and all(isinstance(v, Tensor) for v in content.values())

@@ -45,33 +45,33 @@ def match(model: MetaFormer, state: Mapping[str, Tensor], source: str) -> LoadRe
     own, report = model.state_dict(), LoadReport(source)
     announced = _Announced(model)
     loaded, wrong = dict(own), []
-    for key, value in own.items():
-        given, why = state.get(key), announced.reason(key)
-        if given is not None and given.shape == value.shape:
+    for key in dict.fromkeys([*own, *state]):
+        value, given, why = own.get(key), state.get(key), announced.reason(key)
+        if value is not None and given is not None and given.shape == value.shape:
             loaded[key] = given
             report.kept[key] = value.numel()
-        elif given is not None and key.startswith(STEM) and _differ_in_channels(given, value):
+        elif value is not None and given is not None and key.startswith(STEM) and _differ_in_channels(given, value):
             loaded[key] = other_channels(given, value.shape[1])
             report.adapted[key] = f"from {given.shape[1]} to {value.shape[1]} image channels, in turn, sums kept"
-        elif why is not None:
-            report.new[key] = why
+        elif why is None:
+            wrong.append(f"{key} {_misfit(given, value)}")
         else:
-            shape = "missing" if given is None else f"of shape {tuple(given.shape)} for {tuple(value.shape)}"
-            wrong.append(f"{key} {shape}")
-    for key in state:
-        if key in report.kept or key in report.adapted or f"{key} " in " ".join(wrong):
-            continue
-        why = announced.reason(key)
-        if why is None:
-            wrong.append(f"{key} left over")
-        else:
-            report.dropped[key] = why
+            if value is not None:
+                report.new[key] = why
+            if given is not None:
+                report.dropped[key] = why
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
         raise expected(f"weights from {source}", "every entry to fit the model", Quoted(shown))
-    report.check(own)
+    report.check(own, state)
     model.load_state_dict(loaded)
     return report
+
+
+def _misfit(given: Tensor | None, value: Tensor | None) -> str:
+    if given is None:
+        return "missing"
+    return "left over" if value is None else f"of shape {tuple(given.shape)} for {tuple(value.shape)}"
 
 
 def _own_names(model: MetaFormer, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -31,7 +31,9 @@ def names_of(model: MetaFormer) -> OfficialNames:
     if names is None:
         raise expected("official names", "a model of a published architecture", name or "a configuration of your own")
     if model.config.spatial_dims != 2:
-        raise expected("official names", "a 2D model, as published", Quoted(f"spatial_dims={model.config.spatial_dims}"))
+        raise expected(
+            "official names", "a 2D model, as published", Quoted(f"spatial_dims={model.config.spatial_dims}")
+        )
     return names
 
 
@@ -108,5 +110,5 @@ def load_official(model: MetaFormer, state: Mapping[str, Tensor]) -> LoadReport:
     converted = to_own(model, state)
     model.load_state_dict(converted)
     report = LoadReport("a state dict", kept={k: v.numel() for k, v in converted.items()})
-    report.check(own)
+    report.check(own, converted)
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class LoadReport:
-    """Every entry of the model and of the file, once; keys of the model are ours, those of the file are the file's."""
+    """Every entry of the model and of the file, once, under our names."""
 
     source: str
     """Where the weights come from: a file and the entry in it, or a state dict."""
@@ -20,7 +21,7 @@ class LoadReport:
     new: dict[str, str] = field(default_factory=dict)
     """Our key, not in the file: why it keeps its fresh value."""
     dropped: dict[str, str] = field(default_factory=dict)
-    """Key of the file that the model has no use for: why."""
+    """Key in the file that the model has no use for: why."""
 
     @property
     def complete(self) -> bool:
@@ -35,7 +36,8 @@ class LoadReport:
             lines += [f"  {kind} {key}: {why}" for key, why in counts[kind].items()]
         return "\n".join(lines)
 
-    def check(self, own: dict[str, Tensor]) -> None:
-        """Our own invariant: every entry of the model is accounted for, once."""
-        listed = [*self.kept, *self.adapted, *self.new]
-        assert sorted(listed) == sorted(own), "a load report must list every entry of the model once"
+    def check(self, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+        """Our own invariant: every entry of the model is accounted for once, and so is every entry of the file."""
+        used = [*self.kept, *self.adapted]
+        assert sorted([*used, *self.new]) == sorted(own), "a load report must list every entry of the model once"
+        assert sorted([*used, *self.dropped]) == sorted(given), "a load report must list every entry of the file once"
