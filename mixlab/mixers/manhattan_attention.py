@@ -92,29 +92,29 @@ class ManhattanAttention(Mixer):
         turns = rotary_turns(math.prod(x.shape[2:]), self.head_dim, self.heads, dtype=q.dtype, device=q.device)
         q, k = rotated(_tokens(q), turns), rotated(_tokens(k), turns)
         attend = self._along_axes if self.decomposed else self._whole
-        mixed = attend(q, k, _tokens(v), tuple(x.shape[2:]))  # (B, N, C)
-        return self.out_proj(mixed.transpose(1, 2).unflatten(2, x.shape[2:]) + self.lepe(v))
+        return self.out_proj(self.lepe(v) + attend(q, k, v))
 
-    def _whole(self, q: Tensor, k: Tensor, v: Tensor, size: Size) -> Tensor:
-        """Every position with every other one; tokens ``(B, N, C)`` to the same shape."""
+    def _whole(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Every position with every other one; tokens ``(B, N, C)`` twice and a map ``(B, C, *spatial)`` to a map."""
+        size = tuple(v.shape[2:])
+        return self._attend(q, k, _tokens(v), size).transpose(1, 2).unflatten(2, size)
+
+    def _along_axes(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Along the last axis, then along the one before on what comes out, and so on; shapes as of the whole form."""
+        last, size = self.spatial_dims, v.shape[2:]
+        q, k, v = q.unflatten(1, size), k.unflatten(1, size), v.movedim(1, -1)  # (B, *spatial, C)
+        for axis in range(last, 0, -1):
+            n, shape = size[axis - 1], v.transpose(axis, last).shape
+            lines = [t.transpose(axis, last).reshape(-1, n, self.dim) for t in (q, k, v)]
+            v = self._attend(lines[0], lines[1], lines[2], (n,)).view(shape).transpose(axis, last)
+        return v.movedim(-1, 1)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, size: Size) -> Tensor:
+        """Within each of ``B`` sequences of tokens ``(B, N, C)`` that lie on a grid of ``size``; same shape."""
         rates = (self.heads, self.decay_start, self.decay_range)
         mask = decay_mask(size, *rates, dtype=q.dtype, device=q.device)
         q, k, v = (t.unflatten(2, (self.heads, self.head_dim)).transpose(1, 2) for t in (q, k, v))  # (B, heads, N, d)
         return F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2)
-
-    def _along_axes(self, q: Tensor, k: Tensor, v: Tensor, size: Size) -> Tensor:
-        """Along the last axis, then along the one before on what comes out, and so on.
-
-        The axes before the one in turn join the batch, those after it join the heads: all of that are views.
-        """
-        shape, rates = v.shape, (self.heads, self.decay_start, self.decay_range)
-        for axis in reversed(range(len(size))):
-            n, after = size[axis], math.prod(size[axis + 1 :])
-            mask = decay_mask((n,), *rates, repeats=after, dtype=q.dtype, device=q.device)
-            lines = (len(v) * math.prod(size[:axis]), n, after * self.heads, self.head_dim)
-            rows = (t.reshape(lines).transpose(1, 2) for t in (q, k, v))
-            v = F.scaled_dot_product_attention(*rows, mask).transpose(1, 2).reshape(shape)
-        return v
 
     def cost(self, size: Size) -> Cost:
         n, dim = math.prod(size), self.dim
@@ -181,11 +181,10 @@ def decay_mask(
     start: float,
     width: float,
     *,
-    repeats: int = 1,
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """``(1, repeats · heads, N, N)``: what is added to the scores, ``g_h`` times the Manhattan distance."""
+    """``(1, heads, N, N)``: what is added to the scores, ``g_h`` times the Manhattan distance."""
     exact = torch.float32 if dtype in HALVES else dtype
     distance = torch.zeros((1, 1), dtype=exact, device=device)
     for n in size:
@@ -193,4 +192,4 @@ def decay_mask(
         axis = (at[:, None] - at).abs()
         distance = (distance[:, None, :, None] + axis[:, None]).flatten(0, 1).flatten(1)  # (Q n, K n), row-major
     mask = decay_rates(heads, start, width, device).to(exact)[:, None, None] * distance
-    return mask.to(dtype).repeat(repeats, 1, 1)[None]
+    return mask.to(dtype)[None]  # four axes, or a CPU's fast path refuses it

@@ -83,7 +83,7 @@ def test_dropout(name: str) -> None:
 
 def test_projected_is_the_formula() -> None:
     head, x = ProjectedHead(DIM, CLASSES, features=11).eval(), torch.randn(3, DIM, 5, 3)
-    torch.nn.init.uniform_(head.norm.running_mean)  # type: ignore[arg-type]
+    torch.nn.init.uniform_(head.norm.running_mean)
     wide = torch.einsum("oc,bchw->bohw", head.proj.weight, x) + head.proj.bias.view(-1, 1, 1)
     pooled = torch.nn.functional.silu(head.norm(wide)).mean((2, 3))
     torch.testing.assert_close(head(x), head.fc(pooled))

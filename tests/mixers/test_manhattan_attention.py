@@ -48,8 +48,8 @@ def test_both_forms_are_the_same_on_one_axis() -> None:
     for size in ((1, 7), (7, 1)):
         torch.testing.assert_close(plane(x.view(2, DIM, *size)), whole_plane(x.view(2, DIM, *size)))
     box, whole_box = pair(spatial_dims=3)
-    for size in ((1, 1, 7), (1, 7, 1), (7, 1, 1)):
-        torch.testing.assert_close(box(x.view(2, DIM, *size)), whole_box(x.view(2, DIM, *size)))
+    for shape in ((1, 1, 7), (1, 7, 1), (7, 1, 1)):
+        torch.testing.assert_close(box(x.view(2, DIM, *shape)), whole_box(x.view(2, DIM, *shape)))
     y = image(2, DIM, 3, 4)
     assert not torch.allclose(plane(y), whole_plane(y))
 
