@@ -69,7 +69,7 @@ def log_coordinates(
     precise = torch.promote_types(dtype, torch.float32)
     axes = []
     for n, p, s in zip(size, pooled or (None,) * len(size), pretrained, strict=True):
-        extent = torch.sym_max(s - 1, 1)  # one token has no extent
+        extent: int = torch.sym_max(s - 1, 1)  # type: ignore[assignment]  # one token has no extent
         d = _axis(n, p, device).to(precise) * 4 / extent
         axes.append(d.sign() * (d.abs() + 1).log2() / 3)
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2).to(dtype)
