@@ -110,8 +110,8 @@ class AggregatedAttention(Mixer):
         size = tuple(x.shape[2:])
         pooled = pooled_size(size, self.sr_ratio, self.pool_size)
         k, v = self._keys_and_values(x)
-        context = self.norm(pool_to(F.gelu(self.sr(x)), pooled))
-        pooled_k, pooled_v = (t.flatten(3) for t in self._keys_and_values(context))
+        context = self.norm(pool_to(F.gelu(self.sr(x)), pooled).flatten(2))  # (B, C, P)
+        pooled_k, pooled_v = self._keys_and_values(context)
         # The window's loop reads rows of pixels: positions innermost from here on.
         unit = F.normalize(self.q(x).unflatten(1, (self.heads, self.head_dim)).contiguous(), dim=2)
         mixed = aggregated_attention(

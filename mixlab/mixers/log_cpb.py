@@ -45,7 +45,10 @@ class LogCPB(nn.Module):
         coordinates = log_coordinates(size, pooled, measure, dtype=weight.dtype, device=weight.device)
         table = self.fc2(F.relu(self.fc1(coordinates)))  # (T, heads)
         index = table_index(size, pooled, device=weight.device)
-        bias = table.t().index_select(1, index).unflatten(1, (-1, math.prod(size)))
+        if torch.compiler.is_compiling():
+            bias = table.t()[:, index]
+        else:  # eager, two times faster
+            bias = table.t().index_select(1, index.flatten()).unflatten(1, index.shape)
         if pooled is not None and torch.compiler.is_exporting():
             bias = bias + spare_mask(pooled, bias)
         return bias

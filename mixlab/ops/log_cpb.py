@@ -77,10 +77,10 @@ def log_coordinates(
 
 @size_cached()
 def table_index(size: Ints, pooled: Ints | None, *, device: torch.device) -> Tensor:
-    """(P · N,) entry of the table for each key and query, keys in the outer loop, both in raster order."""
+    """(P, N) entry of the table for each key and query, both in raster order."""
     index = torch.zeros((1, 1), dtype=torch.int64, device=device)
     for n, p in zip(size, pooled or (None,) * len(size), strict=True):
         axis = _axis(n, p, device)
         entry = torch.searchsorted(axis, _doubled(n, p, device))  # (keys, n)
         index = (index[:, None, :, None] * axis.shape[0] + entry[None, :, None, :]).flatten(0, 1).flatten(1, 2)
-    return index.flatten()
+    return index
