@@ -2,9 +2,9 @@
 
     python benchmarks/architectures.py [--models poolformer_s12 ...] [--batches 1 8 32] [--repeats 5] [--size 224]
 
-One thread, CPU time, float32. timm runs in both memory formats (NCHW and channels last), and its faster one counts; ours
-runs as it is. Every repeat runs all three after each other. Prints images a second of ours and of timm's better format,
-and the ratio of the medians: above 1, ours is faster. Training is forward, cross entropy and backward.
+One thread, CPU time, float32. timm runs in both memory formats (NCHW and channels last), and its faster one counts;
+ours runs as it is. Every repeat runs all three after each other. Prints images a second of ours and of timm's better
+format, and the ratio of the medians: above 1, ours is faster. Training is forward, cross entropy and backward.
 """
 
 from __future__ import annotations

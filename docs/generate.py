@@ -7,9 +7,12 @@ from typing import Any
 
 import torch
 
-from mixlab.models import create_model, list_models
+from mixlab.channel_mixers import CHANNEL_MIXERS
 from mixlab.mixers import MIXERS, mixer_info
+from mixlab.models import list_models, model_info
+from mixlab.registry import Registry
 
+WIDTH, SIZE = 96, (56, 56)  # a multiple of every mixer's head size
 FACTS = ("subtracts_input", "projections", "mixes_channels", "learned", "position", "reach")
 
 
@@ -28,28 +31,44 @@ def millions(value: int) -> str:
     return f"{value / 1e6:,.2f}"
 
 
-def mixer_page(name: str) -> str:
-    """One mixer: facts, cost on a 56 x 56 map of 64 channels, and its own documentation."""
-    info, mixer = mixer_info(name), MIXERS[name]
-    cost = mixer(64).cost((56, 56))  # type: ignore[call-arg]
-    facts = table(["includes", ""], [[f.replace("_", " "), say(info[f])] for f in FACTS])
-    costs = table(
+def built(registry: Registry[Any], name: str) -> Any:
+    """The part for a map of 56 x 56 positions with 96 channels, with default options."""
+    grid = {"grid_size": SIZE} if getattr(registry[name], "needs_grid", False) else {}
+    with torch.device("meta"):
+        return registry[name](WIDTH, **grid)
+
+
+def cost_section(registry: Registry[Any], name: str) -> str:
+    """Table of costs."""
+    cost = built(registry, name).cost(SIZE)
+    numbers = [cost.macs_needed, cost.macs_computed, cost.macs_dense, cost.other_ops]
+    return f"On a map of 56 x 56 positions with {WIDTH} channels, with default options:\n\n" + table(
         ["parameters", "MACs needed (M)", "computed (M)", "dense (M)", "other operations (M)"],
-        [
-            [
-                f"{cost.parameters:,}",
-                millions(cost.macs_needed),
-                millions(cost.macs_computed),
-                millions(cost.macs_dense),
-                millions(cost.other_ops),
-            ]
-        ],
+        [[f"{cost.parameters:,}", *map(millions, numbers)]],
     )
-    path = f"{mixer.__module__}.{mixer.__qualname__}"
-    return (
-        f"# {name}\n\n```{{eval-rst}}\n.. autoclass:: {path}\n   :members: forward, cost\n```\n\n"
-        f"## What it includes\n\n{facts}\n"
-        f"## Cost\n\nOn a map of 56 x 56 positions with 64 channels, with default options:\n\n{costs}"
+
+
+def reference(part: Any) -> str:
+    """Sphinx's directive for a class."""
+    return f"```{{eval-rst}}\n.. autoclass:: {part.__module__}.{part.__qualname__}\n   :members: forward, cost\n```\n"
+
+
+def mixer_page(name: str) -> str:
+    """One mixer: its own documentation, what it includes, its cost."""
+    info = mixer_info(name)
+    facts = table(["includes", ""], [[f.replace("_", " "), say(info[f])] for f in FACTS])
+    page = f"# {name}\n\n{reference(MIXERS[name])}\n## What it includes\n\n{facts}\n"
+    return f"{page}## Cost\n\n{cost_section(MIXERS, name)}"
+
+
+def channel_mixers_page() -> str:
+    """All channel mixers."""
+    parts = [
+        f"## {name}\n\n{reference(CHANNEL_MIXERS[name])}\n{cost_section(CHANNEL_MIXERS, name)}"
+        for name in CHANNEL_MIXERS
+    ]
+    return "# Channel mixers\n\nWhat works on the channels of each position, after the token mixer.\n\n" + "\n".join(
+        parts
     )
 
 
@@ -69,18 +88,33 @@ def write_pages(folder: Path) -> None:
         "# Token mixers\n\nWhat each mixer contains beside the mixing itself. Published mixers differ in this, and a "
         f"comparison that does not say so misleads.\n\n{index}\n{toc}"
     )
+    (folder / "channel_mixers.md").write_text(channel_mixers_page())
     (folder / "models.md").write_text(models_page())
 
 
 def models_page() -> str:
-    """Every architecture with its own mixer: parameters and MACs at 224 x 224."""
-    rows = []
+    """One table a paper: what each model has by our count, and beside it what was published."""
+    header = ["model", "depths", "widths", "mixers", "M", "published", "G", "published", "px", "top-1", ""]
+    groups: dict[str, list[list[str]]] = {}
     for name in list_models():
-        with torch.device("meta"):
-            model = create_model(name)
-        cost = model.cost((224, 224))
-        depths = ", ".join(str(s.depth) for s in model.config.stages)
-        widths = ", ".join(str(s.width) for s in model.config.stages)
-        rows.append([name, depths, widths, f"{cost.parameters:,}", f"{cost.macs_needed / 1e9:.2f}"])
-    header = ["model", "depths", "widths", "parameters", "MACs at 224 x 224 (G)"]
-    return f"# Models\n\nWith pooling, three channels and 1000 classes.\n\n{table(header, rows)}"
+        info = model_info(name)
+        row = [
+            f"`{name}`",
+            ", ".join(map(str, info["depths"])),
+            ", ".join(map(str, info["widths"])),
+            ", ".join(dict.fromkeys(info["mixers"])),
+            f"{info['parameters'] / 1e6:.2f}",
+            known(info["published_parameters"]),
+            f"{info['macs'] / 1e9:.2f}",
+            known(info["published_macs"]),
+            str(info["image_size"]),
+            known(info["published_top1"], ".1f"),
+            info["note"] or "",
+        ]
+        source = "mixlab" if info["paper"] is None else f"{info['paper']}, {info['repository']}"
+        groups.setdefault(source, []).append(row)
+    return "\n".join(f"**{source}**\n\n{table(header, rows)}" for source, rows in sorted(groups.items()))
+
+
+def known(value: float | None, form: str = "g") -> str:
+    return "" if value is None else format(value, form)

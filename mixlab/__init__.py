@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mixlab.data import list_datasets
     from mixlab.errors import UserError
     from mixlab.mixers import Mixer, mixer_info, register_mixer
-    from mixlab.models import create_model, list_models
+    from mixlab.models import create_model, list_models, model_info
 
 __version__ = version("mixlab")
 
@@ -27,6 +27,7 @@ _HOMES = {
     "list_datasets": "mixlab.data",
     "list_models": "mixlab.models",
     "mixer_info": "mixlab.mixers",
+    "model_info": "mixlab.models",
     "register_architecture": "mixlab.architectures",
     "register_channel_mixer": "mixlab.channel_mixers",
     "register_mixer": "mixlab.mixers",
@@ -57,6 +58,7 @@ __all__ = [
     "list_mixers",
     "list_models",
     "mixer_info",
+    "model_info",
     "register_architecture",
     "register_channel_mixer",
     "register_mixer",

@@ -25,7 +25,7 @@ class _SquaredReLU(torch.autograd.Function):
         return F.relu(x).square_()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted
             return 2.0 * F.relu(x) * grad
@@ -52,8 +52,8 @@ class StarReLU(nn.Module):
     """``s · relu(x)² + b`` with two learned scalars.
 
     Args:
-        scale, bias: where ``s`` and ``b`` start. The paper derives 0.8944 and -0.4472 (zero mean and unit variance for a
-            standard normal input); the official code starts at 1 and 0.
+        scale, bias: where ``s`` and ``b`` start. The paper derives 0.8944 and -0.4472 (zero mean and unit variance for
+            a standard normal input); the official code starts at 1 and 0.
 
     Source: Yu et al., MetaFormer Baselines for Vision (arXiv:2210.13452), section 2.1.
     """
@@ -70,8 +70,8 @@ class StarReLU(nn.Module):
 def linear_after(act: nn.Module, x: Tensor, linear: Pointwise) -> Tensor:
     """``linear(act(x))`` for a map ``(B, C, *spatial)``.
 
-    The scale and shift of a StarReLU go into the matrix that follows: ``W (s r + b) = (s W) r + b (W 1)``. The matrix is
-    much smaller than the map, in the forward pass and in the backward one.
+    The scale and shift of a StarReLU go into the matrix that follows: ``W (s r + b) = (s W) r + b (W 1)``. The matrix
+    is much smaller than the map, in the forward pass and in the backward one.
     """
     if not isinstance(act, StarReLU):
         return linear(act(x))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
-from mixlab.architectures import ARCHITECTURES
+import torch
+
+from mixlab.architectures import ARCHITECTURES, published
 from mixlab.embeddings import GlobalTokens
 from mixlab.errors import expected, nearest
 from mixlab.metaformer import MetaFormer
@@ -189,3 +191,34 @@ def create_model(
 def list_models() -> list[str]:
     """Names that :func:`create_model` knows."""
     return list(ARCHITECTURES)
+
+
+def model_info(name: str) -> dict[str, Any]:
+    """What a model has and costs, beside what was published of it.
+
+    Returns:
+        ``parameters`` and ``macs`` (needed, for one image of ``image_size``), counted from the parts' formulas; of a
+        model that was published also ``published_parameters`` (millions), ``published_macs`` (thousand millions),
+        ``published_top1`` (per cent), ``paper``, ``repository`` and ``note``, each None where nothing is known.
+    """
+    said = published(name)
+    with torch.device("meta"):  # no memory, no random numbers
+        model = create_model(name)
+    size = said.image_size if said else 224
+    cost = model.cost((size,) * 2)
+    stages = model.config.stages
+    return {
+        "name": name,
+        "depths": [s.depth for s in stages],
+        "widths": [s.width for s in stages],
+        "mixers": [" ".join(dict.fromkeys(p.name for p in s.mixers)) for s in stages],
+        "image_size": size,
+        "parameters": cost.parameters,
+        "macs": cost.macs_needed,
+        "published_parameters": said.parameters if said else None,
+        "published_macs": said.macs if said else None,
+        "published_top1": said.top1 if said else None,
+        "paper": said.paper if said else None,
+        "repository": said.repository if said else None,
+        "note": said.note if said else None,
+    }

@@ -1,5 +1,6 @@
-"""What can be said of a model without training it."""
+"""What can be said of a model without training it, and its forms for other runtimes."""
 
 from mixlab.analysis.cost import ModelCost, model_cost
+from mixlab.analysis.export import export_onnx
 
-__all__ = ["ModelCost", "model_cost"]
+__all__ = ["ModelCost", "export_onnx", "model_cost"]

@@ -1,9 +1,9 @@
 """MetaFormer baselines: IdentityFormer, RandFormer, PoolFormerV2, ConvFormer, CAFormer (Yu et al., arXiv:2210.13452;
 sail-sg/metaformer).
 
-The stem is a 7x7 convolution of stride 4 followed by a norm, later patches are a norm and a 3x3 convolution of stride 2;
-norms have no bias, the MLP neither, and its activation is StarReLU. The last two stages have a learned factor on each
-shortcut. The first three families normalise over channels and positions and classify linearly; ConvFormer and CAFormer
+The stem is a 7x7 convolution of stride 4 followed by a norm, later patches are a norm and a 3x3 convolution of stride
+2; norms have no bias, the MLP neither, and its activation is StarReLU. The last two stages have a learned factor on
+each shortcut. The first three families normalise over channels and positions and classify linearly; ConvFormer and CAFormer
 normalise channels and classify through a hidden layer. RandFormer's matrices belong to the grid of 224 x 224 images
 unless built with another ``image_size``.
 """
@@ -133,7 +133,6 @@ STRONG: dict[tuple[str, str], dict[str, tuple[float, float, float, float, float,
         "m36": (56, 13.2, 85.2, 42.0, 86.2, 86.6, 87.5), "b36": (99, 23.2, 85.5, 72.2, 86.4, 87.4, 88.1),
     },
 }  # fmt: skip
-
 
 
 def _publish(family: str, letters: str, size: str, sizes: dict[str, tuple[Ints, Ints, float]], **said: Any) -> None:

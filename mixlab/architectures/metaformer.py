@@ -1,7 +1,7 @@
 """MetaFormers of PoolFormer's sizes (arXiv:2111.11418), and a small one for small images.
 
-``metaformer_s12`` to ``m48`` are the frames of ``poolformer_s12`` to ``m48``, by the name to use with other mixers; with
-pooling, the default, they are PoolFormers.
+``metaformer_s12`` to ``m48`` are the frames of ``poolformer_s12`` to ``m48``, by the name to use with other mixers;
+with pooling, the default, they are PoolFormers.
 
 ``metaformer_nano`` is ours, for images of 28 to 64 pixels on a laptop. Its patches do not overlap, so that tokens meet
 in the mixers and nowhere else before the head; features have strides 2, 4, 8, 16. ``docs/architecture.md`` says why.

@@ -134,6 +134,4 @@ for _letters, _published in {
     "pppf": _said(),
     "ppff": _said(),
 }.items():
-    publish(
-        f"metaformer_{_letters}_s12_224", partial(hybrid, _letters.upper()), published=_published, names=NAMES
-    )
+    publish(f"metaformer_{_letters}_s12_224", partial(hybrid, _letters.upper()), published=_published, names=NAMES)

@@ -30,7 +30,8 @@ def show(words: list[str]) -> int:
     if given.get("json"):
         print(json.dumps(rows, indent=2, default=str))
         return 0
-    Console().print(_mixer_table(rows) if given["kind"] == "mixers" else _names(rows), soft_wrap=True)
+    tables = {"mixers": _mixer_table, "models": _model_table}
+    Console().print(tables.get(given["kind"], _names)(rows), soft_wrap=True)
     return 0
 
 
@@ -52,15 +53,44 @@ def _mixer_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def _model_table(rows: list[dict[str, Any]]) -> Table:
+    """Name, what we count, and beside it what was published."""
+    table = Table(box=None, header_style="bold", caption_justify="left", caption=_MODEL_CAPTION)
+    for index, header in enumerate(("name", "M", "said", "G", "said", "px", "top-1", "source")):
+        table.add_column(header, justify="left" if index in (0, 7) else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            f"{row['parameters'] / 1e6:.2f}",
+            _shown(row["published_parameters"]),
+            f"{row['macs'] / 1e9:.2f}",
+            _shown(row["published_macs"]),
+            str(row["image_size"]),
+            _shown(row["published_top1"], ".1f"),
+            (row["paper"] or "mixlab").removeprefix("arXiv:"),
+        )
+    return table
+
+
+_MODEL_CAPTION = (
+    "M: million parameters. G: thousand million multiply-accumulates\nfor one image of px pixels, by our formulas. "
+    "said: as published.\ntop-1: published, ImageNet-1K, per cent. More: --json, docs/architectures.md."
+)
+
+
+def _shown(value: float | None, form: str = "g") -> str:
+    return "-" if value is None else format(value, form)
+
+
 def _rows(kind: str) -> list[dict[str, Any]]:
     if kind == "mixers":
         from mixlab.mixers import MIXERS, mixer_info
 
         return [mixer_info(name) for name in MIXERS]
     if kind == "models":
-        from mixlab.models import list_models
+        from mixlab.models import list_models, model_info
 
-        return [{"name": name} for name in list_models()]
+        return [model_info(name) for name in list_models()]
     from mixlab.data import list_datasets
 
     return [{"name": name} for name in list_datasets()]

@@ -139,7 +139,9 @@ class MetaFormer(nn.Module):
         """A new classifier for ``num_classes``; with 0 the model returns pooled features."""
         if self.head is None:
             raise expected("reset_classifier", "a model with a head", Quoted("features_only=True"))
+        somewhere = next(self.stages.parameters())
         self.head.reset(num_classes)
+        self.head.to(somewhere.device, somewhere.dtype)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute blocks in the backward pass: less memory, more time, same result."""

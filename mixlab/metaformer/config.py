@@ -83,8 +83,8 @@ class MetaFormerConfig:
     global_tokens: GlobalTokens | None = None
     """Class token and registers."""
     conv_init: str = "default"
-    """Start of convolutions: torch's ``default``, ``trunc_normal`` (0.02), or ``fan_out`` (normal, ``sqrt(2 / fan_out)``);
-    the latter two with zero biases."""
+    """Start of convolutions: torch's ``default``, ``trunc_normal`` (0.02), or ``fan_out`` (normal,
+    ``sqrt(2 / fan_out)``); the latter two with zero biases."""
     architecture: str | None = None
     """Name in ``mixlab.architectures`` that the configuration comes from."""
 

@@ -11,8 +11,8 @@ from mixlab.mixers.grid_mixer import GridMixer
 class SpatialFC(GridMixer):
     """A learned linear map over all positions, the same for every channel: ``y = W x`` along the positions.
 
-    Positions are in raster order. The matrix belongs to one grid: the model must be built with ``image_size``, and other
-    sizes raise.
+    Positions are in raster order. The matrix belongs to one grid: the model must be built with ``image_size``, and
+    other sizes raise.
 
     Args:
         dim: channels.

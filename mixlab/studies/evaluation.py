@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.models import ModelConfig
 from mixlab.data import DataCard, DataConfig, check_pairing, image_files, open_data
 from mixlab.errors import Quoted, expected
+from mixlab.models import ModelConfig
 from mixlab.studies.configuration import build, to_plain
 from mixlab.studies.plan import build_model
 from mixlab.studies.run_config import RunConfig

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixlab.models import ModelConfig
 from mixlab.data import DataConfig
 from mixlab.errors import Quoted, expected, unknown
+from mixlab.models import ModelConfig
 from mixlab.studies.configuration import build, to_plain
 from mixlab.studies.run_config import RunConfig, mixer_parts, run_label
 from mixlab.training.recipe import Recipe, expand_preset

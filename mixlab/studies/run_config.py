@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from mixlab.models import ModelConfig
 from mixlab.data import DataConfig
 from mixlab.errors import expected
+from mixlab.models import ModelConfig
 from mixlab.registry import Part
 from mixlab.studies.configuration import build, changed_fields, to_plain
 from mixlab.training.recipe import Recipe, expand_preset

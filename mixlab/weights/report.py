@@ -30,11 +30,10 @@ class LoadReport:
 
     def summary(self) -> str:
         """One line, then one a key that was not simply kept."""
-        counts = {"kept": self.kept, "adapted": self.adapted, "new": self.new, "dropped": self.dropped}
-        lines = [f"weights from {self.source}: " + ", ".join(f"{len(v)} {k}" for k, v in counts.items())]
-        for kind in ("adapted", "new", "dropped"):
-            lines += [f"  {kind} {key}: {why}" for key, why in counts[kind].items()]
-        return "\n".join(lines)
+        others = {"adapted": self.adapted, "new": self.new, "dropped": self.dropped}
+        counts = ", ".join([f"{len(self.kept)} kept", *(f"{len(entries)} {kind}" for kind, entries in others.items())])
+        lines = [f"  {kind} {key}: {why}" for kind, entries in others.items() for key, why in entries.items()]
+        return "\n".join([f"weights from {self.source}: {counts}", *lines])
 
     def check(self, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
         """Our own invariant: every entry of the model is accounted for once, and so is every entry of the file."""

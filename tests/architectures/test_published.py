@@ -78,8 +78,7 @@ def test_one_training_step(name: str) -> None:
     size = 64
     model = create_model(name, num_classes=5, image_size=size, drop_path_rate=0.0).train()
     torch.manual_seed(0)
-    loss = torch.nn.functional.cross_entropy(model(torch.randn(2, 3, size, size)), torch.tensor([0, 3]))  # type: ignore[arg-type]
-    loss.backward()
+    torch.nn.functional.cross_entropy(model(torch.randn(2, 3, size, size)), torch.tensor([0, 3])).backward()
     for key, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, key

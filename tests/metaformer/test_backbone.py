@@ -271,9 +271,7 @@ def test_model_config_is_its_own_record() -> None:
 
 @pytest.mark.parametrize("mixer", list(MIXERS))
 def test_compiles_and_exports_whole(mixer: str) -> None:
-    model = create_model(
-        "metaformer_nano", token_mixer=mixer, in_channels=1, num_classes=3, image_size=(48, 64)
-    ).eval()
+    model = create_model("metaformer_nano", token_mixer=mixer, in_channels=1, num_classes=3, image_size=(48, 64)).eval()
     x = torch.randn(2, 1, 48, 64)
     want = model(x)
     torch.testing.assert_close(torch.compile(model, backend="aot_eager", fullgraph=True)(x), want)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mixlab.models import ModelConfig
 from mixlab.data import DataConfig
+from mixlab.models import ModelConfig
 from mixlab.studies import run_config
 from mixlab.studies.configuration import changed_fields
 from mixlab.studies.run_config import RunConfig

@@ -1,0 +1,81 @@
+"""Models for other runtimes."""
+
+from __future__ import annotations
+
+import warnings
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from mixlab.errors import expected
+from mixlab.metaformer import MetaFormer
+from mixlab.ops.windows import PerAxis, per_axis
+
+
+def export_onnx(
+    model: MetaFormer,
+    path: str | PathLike[str],
+    image_size: PerAxis,
+    *,
+    dynamic_batch: bool = True,
+    check: bool = True,
+) -> Path:
+    """Write an ONNX file with input ``image`` ``(B, in_channels, *spatial)`` and output ``logits``.
+
+    The graph has standard operators only: parts with operators of their own run on their PyTorch path while they are
+    traced. The image size is the one given here; the batch is free.
+
+    Args:
+        model: in evaluation mode, on the CPU; fuse it first where it has a training form.
+        path: the file to write.
+        image_size: height and width (depth) of the images, an int or one per axis.
+        dynamic_batch: leave the batch size free.
+        check: run the file in onnxruntime on random images and compare with the model (1e-4 of the largest logit).
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: the model is in training mode or returns feature maps, onnx or onnxruntime is not installed, or the
+            file computes something else than the model.
+    """
+    if model.training:
+        raise expected("export_onnx", "a model in evaluation mode", "training mode", "model.eval()")
+    if model.head is None:
+        raise expected("export_onnx", "a model that returns logits", "features_only=True")
+    try:
+        import onnxruntime  # heavy, and needed here only
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise expected(
+            "export_onnx", f"the package {error.name}", "none installed", "pip install mixlab[export]"
+        ) from None
+    size = per_axis(image_size, model.config.spatial_dims, "image_size")
+    model.stage_sizes(size)
+    example = torch.randn(2, model.config.in_channels, *size)
+    batch = torch.export.Dim("batch", min=1) if dynamic_batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, about its own internals
+        program = torch.onnx.export(
+            model,
+            (example,),
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch},) if dynamic_batch else None,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None, "the exporter returns a program when it is given no file"
+    file = Path(path)
+    program.save(file)
+    if check:
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        images = torch.randn(3 if dynamic_batch else 2, *example.shape[1:])
+        (got,) = session.run(None, {"image": images.numpy()})
+        with torch.inference_mode():
+            want = model(images)
+        difference = (torch.from_numpy(got) - want).abs().max().item()
+        if difference > 1e-4 * max(want.abs().max().item(), 1.0):
+            raise expected("export_onnx", "the model's logits from onnxruntime", f"a difference of {difference:.1e}")
+    return file
