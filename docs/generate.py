@@ -100,8 +100,8 @@ def models_page() -> str:
         info = model_info(name)
         row = [
             f"`{name}`",
-            ", ".join(map(str, info["depths"])),
-            ", ".join(map(str, info["widths"])),
+            ",".join(map(str, info["depths"])),  # without spaces, so that browsers do not break the line
+            ",".join(map(str, info["widths"])),
             ", ".join(dict.fromkeys(info["mixers"])),
             f"{info['parameters'] / 1e6:.2f}",
             known(info["published_parameters"]),

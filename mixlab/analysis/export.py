@@ -1,16 +1,53 @@
-"""Models for other runtimes."""
+"""Models as graphs, for other runtimes."""
 
 from __future__ import annotations
 
 import warnings
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mixlab.errors import expected
 from mixlab.metaformer import MetaFormer
 from mixlab.ops.windows import PerAxis, per_axis
+
+
+def export_program(
+    model: MetaFormer,
+    image_size: PerAxis,
+    *,
+    dynamic_batch: bool = True,
+    dynamic_size: tuple[int, int] | None = None,
+) -> torch.export.ExportedProgram:
+    """The model as one graph of ``torch.export``.
+
+    Args:
+        model: in evaluation mode.
+        image_size: an example's height and width (depth), an int or one per axis; the only size unless ``dynamic_size``.
+        dynamic_batch: leave the batch size free.
+        dynamic_size: smallest and largest size per axis that the graph takes.
+
+    Raises:
+        UserError: the model is in training mode, or the image is too small for it.
+    """
+    if model.training:
+        raise expected("export_program", "a model in evaluation mode", "training mode", "model.eval()")
+    size = per_axis(image_size, model.config.spatial_dims, "image_size")
+    model.stage_sizes(size)
+    parameter = next(model.parameters())
+    example = torch.randn(2, model.config.in_channels, *size, device=parameter.device, dtype=parameter.dtype)
+    axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if dynamic_batch else {}
+    if dynamic_size is not None:
+        low, high = dynamic_size
+        axes |= {i: torch.export.Dim(f"size{i - 2}", min=low, max=high) for i in range(2, 2 + len(size))}
+    with torch.no_grad():
+        # torch cannot prove its own conditions on views of maps whose sizes come out of strided convolutions; they
+        # become checks at run time.
+        return torch.export.export(
+            model, (example,), dynamic_shapes=(axes,), prefer_deferred_runtime_asserts_over_guards=True
+        )
 
 
 def export_onnx(
@@ -40,8 +77,6 @@ def export_onnx(
         UserError: the model is in training mode or returns feature maps, onnx or onnxruntime is not installed, or the
             file computes something else than the model.
     """
-    if model.training:
-        raise expected("export_onnx", "a model in evaluation mode", "training mode", "model.eval()")
     if model.head is None:
         raise expected("export_onnx", "a model that returns logits", "features_only=True")
     try:
@@ -51,27 +86,17 @@ def export_onnx(
         raise expected(
             "export_onnx", f"the package {error.name}", "none installed", "pip install mixlab[export]"
         ) from None
-    size = per_axis(image_size, model.config.spatial_dims, "image_size")
-    model.stage_sizes(size)
-    example = torch.randn(2, model.config.in_channels, *size)
-    batch = torch.export.Dim("batch", min=1) if dynamic_batch else None
+    graph = export_program(model, image_size, dynamic_batch=dynamic_batch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, about its own internals
-        program = torch.onnx.export(
-            model,
-            (example,),
-            input_names=["image"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch},) if dynamic_batch else None,
-            dynamo=True,
-            verbose=False,
-        )
+        program = torch.onnx.export(graph, input_names=["image"], output_names=["logits"], verbose=False)
     assert program is not None, "the exporter returns a program when it is given no file"
     file = Path(path)
     program.save(file)
     if check:
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        images = torch.randn(3 if dynamic_batch else 2, *example.shape[1:])
+        size = per_axis(image_size, model.config.spatial_dims, "image_size")
+        images = torch.randn(3 if dynamic_batch else 2, model.config.in_channels, *size)
         (got,) = session.run(None, {"image": images.numpy()})
         with torch.inference_mode():
             want = model(images)

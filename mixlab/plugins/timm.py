@@ -28,7 +28,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from mixlab.architectures import ARCHITECTURES, Published, official_names, published
+from mixlab.architectures import ARCHITECTURES, Published, published
 from mixlab.embeddings import EMBEDDINGS
 from mixlab.errors import expected
 from mixlab.heads import HEADS
@@ -38,7 +38,7 @@ from mixlab.models import ModelConfig, list_models
 from mixlab.norms import build_norm
 from mixlab.ops.windows import per_axis
 from mixlab.registry import Part
-from mixlab.weights import to_own
+from mixlab.weights import own_names
 
 NAMES: dict[str, str] = {}
 """timm's name to mixlab's, for every architecture that is registered."""
@@ -176,11 +176,9 @@ class TimmMetaFormer(MetaFormer):
         return {"stem": r"^stages\.0\.(?:embed|position)\.", "blocks": r"^stages\.(\d+)\." if coarse else blocks}
 
 
-def own_names(state: Mapping[str, Tensor], model: TimmMetaFormer) -> dict[str, Tensor]:
-    """A checkpoint's entries under our names: those of a file that timm saved are, others must be the official ones."""
-    ours = len(set(state) & set(model.state_dict())) > len(state) / 2
-    name = model.config.architecture
-    return dict(state) if ours or name is None or official_names(name) is None else to_own(model, state)
+def _under_our_names(state: Mapping[str, Tensor], model: TimmMetaFormer) -> dict[str, Tensor]:
+    """What timm calls a filter of a checkpoint."""
+    return own_names(model, state)
 
 
 def register() -> list[str]:
@@ -206,7 +204,7 @@ def _entry(timms: str, name: str) -> Callable[..., nn.Module]:
             timms,
             pretrained,
             architecture=name,
-            pretrained_filter_fn=own_names,
+            pretrained_filter_fn=_under_our_names,
             feature_cfg={"feature_cls": "getter", "out_indices": len(ARCHITECTURES[name]().stages)},
             **options,
         )

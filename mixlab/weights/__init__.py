@@ -4,8 +4,17 @@ Everything that loads returns a :class:`LoadReport` that accounts for every entr
 """
 
 from mixlab.weights.checkpoint import Checkpoint, open_checkpoint
-from mixlab.weights.loading import load_pretrained
+from mixlab.weights.loading import load_pretrained, own_names
 from mixlab.weights.official import load_official, to_official, to_own
 from mixlab.weights.report import LoadReport
 
-__all__ = ["Checkpoint", "LoadReport", "load_official", "load_pretrained", "open_checkpoint", "to_official", "to_own"]
+__all__ = [
+    "Checkpoint",
+    "LoadReport",
+    "load_official",
+    "load_pretrained",
+    "open_checkpoint",
+    "own_names",
+    "to_official",
+    "to_own",
+]

@@ -35,7 +35,7 @@ def load_pretrained(model: MetaFormer, path: str | PathLike[str], *, entry: str 
         UserError: the file cannot be read, or holds what the model has not, or the other way round.
     """
     checkpoint = open_checkpoint(path, entry=entry)
-    report = match(model, _own_names(model, checkpoint.state), checkpoint.source)
+    report = match(model, own_names(model, checkpoint.state), checkpoint.source)
     model.events.append({"kind": "weights", "message": report.summary()})
     return report
 
@@ -74,14 +74,14 @@ def _misfit(given: Tensor | None, value: Tensor | None) -> str:
     return "left over" if value is None else f"of shape {tuple(given.shape)} for {tuple(value.shape)}"
 
 
-def _own_names(model: MetaFormer, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A file of ours has our names; any other must have the official ones."""
+def own_names(model: MetaFormer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict's entries under our names: a file of ours has them, any other must have the official ones."""
     own = set(model.state_dict())
     name = model.config.architecture
     if name is None or official_names(name) is None or model.config.spatial_dims != 2:
-        return state
+        return dict(state)
     theirs = set(official_keys(model).values())
-    return state if len(own & set(state)) > len(theirs & set(state)) else to_own(model, state)
+    return dict(state) if len(own & set(state)) > len(theirs & set(state)) else to_own(model, state)
 
 
 class _Announced:
