@@ -73,7 +73,10 @@ class CosineAttention(Mixer):
         mixed = F.scaled_dot_product_attention(
             q, F.normalize(k, dim=3), v, attn_mask=bias.to(q.dtype).unsqueeze(0), scale=1.0
         )
-        mixed = self.proj(mixed.transpose(1, 2).flatten(2))
+        mixed = mixed.transpose(1, 2)
+        if torch.compiler.is_exporting():  # other runtimes lay the heads out differently, and then this is no view
+            mixed = mixed.clone(memory_format=torch.contiguous_format)
+        mixed = self.proj(mixed.flatten(2))
         return mixed.transpose(1, 2).unflatten(2, size)
 
     def cost(self, size: Size) -> Cost:

@@ -75,12 +75,21 @@ def log_coordinates(
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2).to(dtype)
 
 
+def _entries(doubled: Tensor, axis: Tensor, n: int, p: int | None) -> Tensor:
+    """Where each difference stands in an axis of the table."""
+    if p is None:
+        return torch.div(doubled, 2, rounding_mode="floor") + (n - 1)
+    if torch.compiler.is_compiling():  # every multiple of one half is there; other runtimes have no search
+        return doubled + (2 * n - 2)
+    return torch.searchsorted(axis, doubled)
+
+
 @size_cached()
 def table_index(size: Ints, pooled: Ints | None, *, device: torch.device) -> Tensor:
     """(P, N) entry of the table for each key and query, both in raster order."""
     index = torch.zeros((1, 1), dtype=torch.int64, device=device)
     for n, p in zip(size, pooled or (None,) * len(size), strict=True):
         axis = _axis(n, p, device)
-        entry = torch.searchsorted(axis, _doubled(n, p, device))  # (keys, n)
+        entry = _entries(_doubled(n, p, device), axis, n, p)  # (keys, n)
         index = (index[:, None, :, None] * axis.shape[0] + entry[None, :, None, :]).flatten(0, 1).flatten(1, 2)
     return index
