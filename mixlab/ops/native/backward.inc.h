@@ -1,0 +1,227 @@
+// Backward: probabilities again from the log-sum-exp, then every gradient in one pass over the query rows.
+//
+// The gradients of keys and values are sums over the queries around a key. A task walks its query rows in order and
+// adds to a ring of key rows that only it owns, so there are no atomics and one order of summation. P and dS are kept
+// for one block of query rows, each entry at its key's column, so that the sums read them aligned.
+
+// Entries of row r: S becomes p, DP becomes dS = p (dp - sum p dp + dlse).
+template <class T>
+INLINE void softmax_gradient(T* s, T* dp, int64_t n, Vec<T> lse, Vec<T> dlse) {
+    constexpr int L = kLanes<T>;
+    Vec<T> a = {}, b = {};
+    int64_t i = 0;
+    for (; i + 2 <= n; i += 2) {
+        const Vec<T> p = exp2v<T>(load(s + i * L) - lse), q = exp2v<T>(load(s + (i + 1) * L) - lse);
+        store(s + i * L, p), store(s + (i + 1) * L, q);
+        a += p * load(dp + i * L), b += q * load(dp + (i + 1) * L);
+    }
+    if (i < n) {
+        const Vec<T> p = exp2v<T>(load(s + i * L) - lse);
+        store(s + i * L, p);
+        a += p * load(dp + i * L);
+    }
+    const Vec<T> delta = a + b - dlse;
+    for (i = 0; i < n; i++) store(dp + i * L, load(s + i * L) * (load(dp + i * L) - delta));
+}
+
+// Entries of block b to P and dS at their keys' columns, and to the sums for the bias.
+template <class T>
+static void place(const Task& t, Work<T>& w, int keyrows, int b, bool bias) {
+    constexpr int L = kLanes<T>;
+    const int lo = w.lo[b], hi = w.hi[b], n = hi - lo + 1;
+    for (int i = 0; i < keyrows; i++) {
+        const KeyRow& k = w.rows[i];
+        for (int r = k.first; r < k.first + k.count; r++) {
+            const int64_t from = (r * w.entries + k.index[r] * n) * L;
+            const int64_t to = (r * w.seen + k.index[r]) * w.nx * w.stride + b * L - t.reach;
+            for (int j = 0; j < w.nx; j++) {
+                const bool in = j >= lo && j <= hi;
+                const int64_t at = to + j * (w.stride + 1);
+                store(w.P + at, in ? load(w.S + from + (j - lo) * L) : Vec<T>{});
+                if (w.aggregate) continue;
+                const Vec<T> ds = in ? load(w.DP + from + (j - lo) * L) : Vec<T>{};
+                store(w.DS + at, ds);
+                if (bias && in) {
+                    T* sum = w.dbias + (k.bias[r] + j) * L;
+                    store(sum, load(sum) + ds);
+                }
+            }
+        }
+    }
+}
+
+// ring rows += sum over the block's query rows of m (P or dS) times x (dout or q).
+template <class T>
+static void spread(const Task& t, Work<T>& w, const T* m, const T* x, T* ring, int keyrows, int rows) {
+    constexpr int L = kLanes<T>;
+    const int64_t row = w.d * w.stride;
+    for (int i0 = 0, n; i0 < keyrows; i0 += n) {
+        for (n = 1; n < kRows && i0 + n < keyrows && w.rows[i0 + n].z == w.rows[i0].z;) n++;
+        for (int b = 0; b < t.vectors; b++) {
+            T* out[kRows];
+            for (int i = 0; i < n; i++) out[i] = ring + w.rows[i0 + i].slot * row + b * L;
+            int sources = 0;
+            for (int r = 0; r < rows; r++) {
+                Source<T>& s = w.list[sources];
+                s.first = n, s.count = 0;
+                for (int i = 0; i < n; i++) {
+                    const KeyRow& k = w.rows[i0 + i];
+                    if (r < k.first || r >= k.first + k.count) continue;
+                    if (s.first == n) s.first = i;
+                    s.count++;
+                    s.p[i] = m + ((r * w.seen + k.index[r]) * w.nx + w.klo[b]) * w.stride + b * L;
+                }
+                s.v = x + r * row + b * L + t.reach - w.klo[b];
+                if (s.count) sources++;
+            }
+            weighted(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride, -1, w.stride, int(w.d), out, w.stride, n);
+        }
+    }
+}
+
+// Finished key rows out of the rings.
+template <class T>
+static bool flush(const Problem& p, const Task& t, Work<T>& w, int64_t& flushed, int64_t until) {
+    bool odd = false;
+    for (; flushed < until; flushed++) {
+        const int64_t z = flushed / t.height, y = flushed % t.height, slot = flushed % w.slots;
+        const int64_t at = t.depth > 1 ? z : y;
+        if (at < t.first || at >= t.last) continue;
+        if (!w.aggregate) odd |= write_row(p, t, p.dk, 2, w.d, z, y, w.ring_row(w.DK, slot), w.stride, T(1 / kLog2e));
+        odd |= write_row(p, t, p.dv, 2, w.d, z, y, w.ring_row(w.DV, slot), w.stride, T(1));
+    }
+    return odd;
+}
+
+// Sums over lanes and rows into this task's partial gradients.
+template <class T>
+static void reduce(const Problem& p, const Task& t, const Work<T>& w) {
+    constexpr int L = kLanes<T>;
+    if (t.part_bias)
+        for (int64_t o = 0; o < w.offsets; o++)
+            for (int l = 0; l < L; l++) t.part_bias[o] += w.dbias[o * L + l];
+    if (!w.E || !p.shared) return;
+    for (int64_t i = 0; i < t.segments; i++)
+        for (int64_t ec = 0; ec < w.E * w.d; ec++) {
+            double k = 0, v = 0;
+            const int64_t from = w.broadcast ? 0 : t.segment[i].column, n = w.broadcast ? L : t.segment[i].length;
+            const int64_t gs = w.broadcast ? L : w.stride;
+            for (int64_t x = from; x < from + n; x++) k += w.DEK[ec * gs + x], v += w.DEV[ec * gs + x];
+            t.part_ek[i * w.E * w.d + ec] = k / kLog2e, t.part_ev[i * w.E * w.d + ec] = v;
+        }
+}
+
+template <class T>
+static bool write_extra(const Problem& p, const Task& t, const Work<T>& w, int64_t z, int64_t y, int r) {
+    bool odd = false;
+    const int64_t tile = w.E * w.d * w.stride;
+    for (int64_t e = 0; e < w.E; e++) {
+        if (!p.shared) {
+            const int64_t at = r * tile + e * w.d * w.stride;
+            odd |= write_row(p, t, p.dek, 2, w.d, z, y, w.DEK + at, w.stride, T(1 / kLog2e), e * p.dek.s[6]);
+            odd |= write_row(p, t, p.dev, 2, w.d, z, y, w.DEV + at, w.stride, T(1), e * p.dev.s[6]);
+        }
+        if (p.deb.data) write_row(p, t, p.deb, 2, 1, z, y, w.DEB + (r * w.E + e) * w.stride, w.stride, T(1), e * p.deb.s[6]);
+    }
+    return odd;
+}
+
+// One block of query rows of plane z: its own gradients (if `own`) and its part of the keys' and values'.
+template <class T>
+static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z, int64_t y0, int rows, bool own) {
+    constexpr int L = kLanes<T>;
+    const int64_t row = w.d * w.stride;
+    int64_t counts[kRows];
+    const int keyrows = w.see(p, t, z, y0, rows, counts);
+    for (int r = 0; r < rows; r++) {
+        read_row(p, t, p.dout, 2, w.d, z, y0 + r, w.DO + r * row, w.stride, T(1));
+        if (w.aggregate) {
+            read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
+            continue;
+        }
+        read_row(p, t, p.q, 2, w.d, z, y0 + r, w.Q + r * row, w.stride, T(p.scale * kLog2e));
+        read_row(p, t, p.lse, 2, 1, z, y0 + r, w.lse + r * w.stride, w.stride, T(kLog2e));
+        if (p.dlse.data) read_row(p, t, p.dlse, 2, 1, z, y0 + r, w.dlse + r * w.stride, w.stride, T(1));
+        read_extra(p, t, w, z, y0 + r, r);
+    }
+    __builtin_memset(w.O, 0, rows * row * sizeof(T));
+    if (w.aggregate) __builtin_memset(w.DW, 0, kRows * w.offsets * w.stride * sizeof(T));
+    for (int b = 0; b < t.vectors; b++) {
+        const int n = w.hi[b] - w.lo[b] + 1;
+        score_block<T, false>(t, w, w.V, w.DO, w.mask, nullptr, keyrows, b, w.DP);
+        if (w.aggregate) {
+            move_weights<T, false>(p, t, w, keyrows, b, rows);
+            if (own) move_weights<T, true>(p, t, w, keyrows, b, rows);
+            place(t, w, keyrows, b, false);
+            continue;
+        }
+        score_block<T, true>(t, w, w.K, w.Q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
+        T *s[kRows], *dp[kRows];
+        for (int r = 0; r < rows; r++) {
+            s[r] = w.S + (r * w.entries + counts[r] * n) * L;
+            dp[r] = w.DP + (r * w.entries + counts[r] * n) * L;
+        }
+        if (w.E) score_extra(p, w, w.Q, w.EK, true, b, s, rows), score_extra(p, w, w.DO, w.EV, false, b, dp, rows);
+        for (int r = 0; r < rows; r++)
+            softmax_gradient(w.S + r * w.entries * L, w.DP + r * w.entries * L, counts[r] * n + w.E,
+                             load(w.lse + r * w.stride + b * L), load(w.dlse + r * w.stride + b * L));
+        place(t, w, keyrows, b, own && p.dbias.data);
+        if (!own) continue;
+        sum_block(t, w, w.K, w.DP, keyrows, b, w.O, rows);
+        if (!w.E) continue;
+        sum_extra(p, w, dp, w.EK, b, w.O, rows);
+        const int64_t gs = w.broadcast ? L : w.stride, at = w.broadcast ? 0 : b * L;
+        extra_gradient(dp, w.Q + b * L, row, w.stride, w.d, w.E, w.DEK + at, gs, p.shared, rows);
+        extra_gradient(s, w.DO + b * L, row, w.stride, w.d, w.E, w.DEV + at, gs, p.shared, rows);
+        for (int r = 0; r < rows; r++)
+            for (int64_t e = 0; e < w.E; e++) store(w.DEB + (r * w.E + e) * w.stride + b * L, load(dp[r] + e * L));
+    }
+    bool odd = false;
+    for (int r = 0; own && r < rows; r++) {
+        if (w.aggregate) {
+            odd |= write_row(p, t, p.dw, 6, w.offsets, z, y0 + r, w.DW + r * w.offsets * w.stride, w.stride, T(1));
+            continue;
+        }
+        odd |= write_row(p, t, p.dq, 2, w.d, z, y0 + r, w.O + r * row, w.stride, T(p.scale));
+        odd |= write_extra(p, t, w, z, y0 + r, r);
+    }
+    spread(t, w, w.P, w.DO, w.DV, keyrows, rows);
+    if (!w.aggregate) spread(t, w, w.DS, w.Q, w.DK, keyrows, rows);
+    return odd;
+}
+
+// Query rows whose windows reach rows [first, last).
+INLINE Range reaching(int64_t first, int64_t last, int64_t n, int64_t k, bool shift) {
+    Range q = {first, last};
+    while (q.lo > 0 && window(q.lo - 1, n, k, shift).hi > first) q.lo--;
+    while (q.hi < n && window(q.hi, n, k, shift).lo < last) q.hi++;
+    return q;
+}
+
+template <class T>
+static int backward_task(const Problem* problem, const Task* task, void* memory) {
+    const Problem& p = *problem;
+    const Task& t = *task;
+    Work<T> w(p, t, true, memory);
+    if (p.poison) __builtin_memset(memory, 0xff, w.bytes - 64);
+    w.prepare(p, t);
+    if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
+    const bool deep = t.depth > 1;
+    const Range around = reaching(t.first, t.last, deep ? t.depth : t.height, p.kernel[deep ? 0 : 1], p.shift);
+    const Range planes = deep ? around : Range{0, 1}, lines = deep ? Range{0, t.height} : around;
+    int64_t filled = first_key(p, t, planes.lo, lines.lo), flushed = filled;
+    bool odd = false;
+    for (int64_t z = planes.lo; z < planes.hi; z++)
+        for (int64_t y = lines.lo, next; y < lines.hi; y = next) {
+            const int64_t at = deep ? z : y;
+            next = least(y + kRows, lines.hi);
+            if (!deep && at < t.first) next = least(next, t.first);
+            else if (!deep && at < t.last) next = least(next, t.last);
+            odd |= flush(p, t, w, flushed, first_key(p, t, z, y));
+            fill(p, t, w, filled, last_key(p, t, z, next - 1));
+            odd |= backward_block(p, t, w, z, y, int(next - y), at >= t.first && at < t.last);
+        }
+    odd |= flush(p, t, w, flushed, filled);
+    reduce(p, t, w);
+    return odd;
+}

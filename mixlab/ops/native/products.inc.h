@@ -1,0 +1,135 @@
+// The two inner loops. Everything else is bookkeeping around them.
+//
+// Both vectorise over adjacent columns, so no sum runs across a vector, and both hold a block of results in registers:
+// a load of keys at x + dx straddles two cache lines, so it has to serve several query rows at once.
+
+// Scores of `nr` query rows against one row of keys, `NX` adjacent offsets dx:
+// out[r][j][lane] = mask[j][lane] + bias[r][j] + sum_c q[r][c][lane] k[c][lane + j]
+template <class T, int NR, int NX, bool MASK>
+static void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+                         ptrdiff_t mj, const T* const* bias, T* const* out, int j0) {
+    Vec<T> acc[NR][NX];
+#pragma GCC unroll 8
+    for (int j = 0; j < NX; j++)
+#pragma GCC unroll 8
+        for (int r = 0; r < NR; r++) acc[r][j] = MASK ? load(mask + (j0 + j) * mj) + bias[r][j0 + j] : Vec<T>{};
+    k += j0;
+    for (int c = 0; c < d; c++) {
+        Vec<T> qv[NR];
+#pragma GCC unroll 8
+        for (int r = 0; r < NR; r++) qv[r] = load(q + r * qr + c * qc);
+#pragma GCC unroll 8
+        for (int j = 0; j < NX; j++) {
+            const Vec<T> kv = load(k + c * kc + j);
+#pragma GCC unroll 8
+            for (int r = 0; r < NR; r++) acc[r][j] += qv[r] * kv;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < NR; r++)
+#pragma GCC unroll 8
+        for (int j = 0; j < NX; j++) store(out[r] + (j0 + j) * kLanes<T>, acc[r][j]);
+}
+
+constexpr int kWide = MIXLAB_ROWS == 4 ? 7 : 4;    // offsets a block for one or two rows
+constexpr int kNarrow = MIXLAB_ROWS == 4 ? 4 : 4;  // for more
+
+template <class T, int NR, bool MASK>
+static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+                        ptrdiff_t mj, const T* const* bias, T* const* out, int nx) {
+    constexpr int most = NR <= 2 ? kWide : kNarrow;
+    const int blocks = (nx + most - 1) / most;
+    for (int b = 0, j = 0; b < blocks; b++) {
+        const int n = (nx - j + blocks - b - 1) / (blocks - b);  // even parts: 7 is 4 + 3
+        switch (n) {
+#define MIXLAB_CASE(N)                                                                                       \
+    case N:                                                                                                  \
+        if constexpr (N <= most) scores_block<T, NR, N, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, j); \
+        break;
+            MIXLAB_CASE(1) MIXLAB_CASE(2) MIXLAB_CASE(3) MIXLAB_CASE(4) MIXLAB_CASE(5) MIXLAB_CASE(6) MIXLAB_CASE(7)
+#undef MIXLAB_CASE
+        }
+        j += n;
+    }
+}
+
+template <class T, bool MASK>
+static void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+                   ptrdiff_t mj, const T* const* bias, T* const* out, int nx) {
+    switch (nr) {
+        case 1: return scores_rows<T, 1, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
+        case 2: return scores_rows<T, 2, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
+#if MIXLAB_ROWS > 2
+        case 3: return scores_rows<T, 3, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
+        case 4: return scores_rows<T, 4, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
+#endif
+    }
+}
+
+// One source row of a weighted sum: rows first .. first + count - 1 of the block take part.
+template <class T>
+struct Source {
+    const T* v;
+    const T* p[kRows];
+    int first, count;
+};
+
+template <class T, int R0, int NR, int NC>
+INLINE void add_source(Vec<T> (&acc)[kRows][NC], const Source<T>& s, const T* v, int nx, ptrdiff_t pj, ptrdiff_t vj,
+                       ptrdiff_t vc) {
+    for (int j = 0; j < nx; j++) {
+        Vec<T> p[NR];
+#pragma GCC unroll 8
+        for (int r = 0; r < NR; r++) p[r] = load(s.p[R0 + r] + j * pj);
+#pragma GCC unroll 8
+        for (int c = 0; c < NC; c++) {
+            const Vec<T> x = load(v + c * vc + j * vj);
+#pragma GCC unroll 8
+            for (int r = 0; r < NR; r++) acc[R0 + r][c] += p[r] * x;
+        }
+    }
+}
+
+// out[r][c][lane] += sum over sources s and j of p[s][r][j][lane] v[s][c][lane + j], NC channels at a time.
+template <class T, int NC>
+static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int c0,
+                           T* const* out, ptrdiff_t oc, int rows) {
+    Vec<T> acc[kRows][NC];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; r++)
+#pragma GCC unroll 8
+        for (int c = 0; c < NC; c++) acc[r][c] = r < rows ? load(out[r] + (c0 + c) * oc) : Vec<T>{};
+    for (int i = 0; i < sources; i++) {
+        const Source<T>& s = list[i];
+        const T* v = s.v + c0 * vc;
+        switch (s.first * 8 + s.count) {
+#define MIXLAB_CASE(A, N)                                             \
+    case A * 8 + N:                                                   \
+        add_source<T, A, N, NC>(acc, s, v, nx, pj, vj, vc); \
+        break;
+            MIXLAB_CASE(0, 1) MIXLAB_CASE(0, 2) MIXLAB_CASE(1, 1)
+#if MIXLAB_ROWS > 2
+            MIXLAB_CASE(0, 3) MIXLAB_CASE(0, 4) MIXLAB_CASE(1, 2) MIXLAB_CASE(1, 3) MIXLAB_CASE(2, 1) MIXLAB_CASE(2, 2)
+            MIXLAB_CASE(3, 1)
+#endif
+#undef MIXLAB_CASE
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; r++)
+        if (r < rows)
+#pragma GCC unroll 8
+            for (int c = 0; c < NC; c++) store(out[r] + (c0 + c) * oc, acc[r][c]);
+}
+
+template <class T>
+static void weighted(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int d,
+                     T* const* out, ptrdiff_t oc, int rows) {
+    int c = 0;
+    for (; c + 4 <= d; c += 4) weighted_block<T, 4>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
+    switch (d - c) {
+        case 1: return weighted_block<T, 1>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
+        case 2: return weighted_block<T, 2>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
+        case 3: return weighted_block<T, 3>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
+    }
+}

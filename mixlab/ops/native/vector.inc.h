@@ -1,0 +1,99 @@
+// Vectors through the compiler's extensions. The includer sets MIXLAB_VECTOR_BYTES, MIXLAB_ROWS and MIXLAB_ISA.
+//
+// -ffast-math is forbidden here: it deletes the rounding by a magic number in exp2v.
+
+template <class T>
+struct Types;
+template <>
+struct Types<float> {
+    typedef float V __attribute__((vector_size(MIXLAB_VECTOR_BYTES)));
+    typedef float U __attribute__((vector_size(MIXLAB_VECTOR_BYTES), aligned(4), may_alias));
+    typedef int32_t I __attribute__((vector_size(MIXLAB_VECTOR_BYTES)));
+};
+template <>
+struct Types<double> {
+    typedef double V __attribute__((vector_size(MIXLAB_VECTOR_BYTES)));
+    typedef double U __attribute__((vector_size(MIXLAB_VECTOR_BYTES), aligned(8), may_alias));
+    typedef int64_t I __attribute__((vector_size(MIXLAB_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vec = typename Types<T>::V;
+template <class T>
+constexpr int kLanes = MIXLAB_VECTOR_BYTES / int(sizeof(T));
+constexpr int kRows = MIXLAB_ROWS;  // query rows that share every load of a key
+#define INLINE static inline __attribute__((always_inline))
+
+template <class T>
+INLINE Vec<T> load(const T* p) {
+    return *(const typename Types<T>::U*)p;
+}
+template <class T>
+INLINE void store(T* p, Vec<T> v) {
+    *(typename Types<T>::U*)p = v;
+}
+template <class T>
+INLINE Vec<T> all(T x) {
+    return x - Vec<T>{};
+}
+template <class T>
+INLINE Vec<T> maxv(Vec<T> a, Vec<T> b) {
+    return a > b ? a : b;
+}
+
+INLINE Vec<float> poly(Vec<float> f) {  // 2^f on [-1/2, 1/2], relative error 7.5e-8
+    Vec<float> p = all(0.00132764726319508761f);
+    p = p * f + 0.00967554134312132739f;
+    p = p * f + 0.055507132718556442f;
+    p = p * f + 0.240221197237107196f;
+    p = p * f + 0.693146967065035214f;
+    return p * f + 1.00000007165471414f;
+}
+INLINE Vec<double> poly(Vec<double> f) {  // relative error 3e-18
+    const double c[12] = {1.0, 0.69314718055994533, 0.240226506959101562, 0.0555041086648199216, 0.00961812910758833524,
+                          0.00133335581467899217, 0.000154035304625144321, 0.0000152527334899885256,
+                          1.32154330896763992e-6, 1.01781980216719308e-7, 7.0741056135081428e-9, 4.43528270695727715e-10};
+    Vec<double> p = all(c[11]);
+    for (int i = 10; i >= 0; i--) p = p * f + c[i];
+    return p;
+}
+
+template <class T>
+struct Bits;
+template <>
+struct Bits<float> {
+    static constexpr float magic = 12582912.0f, lowest = -127.0f;
+    static constexpr int mantissa = 23, bias = 127;
+};
+template <>
+struct Bits<double> {
+    static constexpr double magic = 6755399441055744.0, lowest = -1023.0;
+    static constexpr int mantissa = 52, bias = 1023;
+};
+
+// 2^x for x <= 0, exactly 0 where x is below the smallest exponent (a masked key).
+template <class T>
+INLINE Vec<T> exp2v(Vec<T> x) {
+    typedef typename Types<T>::I I;
+    x = maxv<T>(x, all(Bits<T>::lowest));
+    const Vec<T> t = x + Bits<T>::magic;  // the integer part is now in the low bits
+    const Vec<T> f = x - (t - Bits<T>::magic);
+    const I n = (I)t << Bits<T>::mantissa;
+    return (Vec<T>)((I)poly(f) + n);
+}
+
+// log2(x) for normal x >= 1.
+template <class T>
+INLINE Vec<T> log2v(Vec<T> x) {
+    typedef typename Types<T>::I I;
+    I bits = (I)x;
+    I e = (bits >> Bits<T>::mantissa) - Bits<T>::bias;
+    Vec<T> m = (Vec<T>)(bits - (e << Bits<T>::mantissa));  // [1, 2)
+    const I big = m > all(T(1.41421356237309505));
+    e -= big;  // true is -1
+    m = big ? m * T(0.5) : m;
+    const Vec<T> t = (m - T(1)) / (m + T(1)), t2 = t * t;
+    Vec<T> s = all(T(1) / T(sizeof(T) == 4 ? 11 : 25));
+    for (int n = sizeof(T) == 4 ? 9 : 23; n >= 1; n -= 2) s = s * t2 + T(1) / T(n);
+    return __builtin_convertvector(e, Vec<T>) + s * t * T(2 * 1.44269504088896341);
+}
