@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from timing import cpu_seconds
 from torch import Tensor
 
+from mixlab.ops import local_attention
 from mixlab.ops import local_attention_pure as pure
-from mixlab.ops.local_attention import choose_path
+from mixlab.ops.local_attention_choice import choose_path
 
 SHAPES = {
     2: [((56, 56), 3), ((56, 56), 5), ((56, 56), 7), ((28, 28), 3), ((28, 28), 5), ((28, 28), 7), ((14, 14), 3),
@@ -45,8 +46,8 @@ def main() -> None:
         kernel, dilation = (k,) * len(size), (1,) * len(size)
         inputs = tuple(torch.randn(8, 4, 16, *size, requires_grad=True) for _ in range(3))
         calls: dict[str, Callable[[], Tensor]] = {"full": lambda i=inputs: full(*i)}
-        for name, path in pure.PATHS.items():
-            calls[name] = lambda p=path, i=inputs, w=kernel, s=dilation: p(*i, w, s, 0.25)
+        for name in pure.PATHS:
+            calls[name] = lambda n=name, i=inputs, w=kernel: local_attention(*i, w, backend=n)
         times: dict[tuple[str, bool], list[float]] = {}
         for repeat in range(arguments.repeats + 1):  # the first repeat warms up
             for name, call in calls.items():

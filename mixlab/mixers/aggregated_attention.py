@@ -51,14 +51,15 @@ class AggregatedAttention(Mixer):
         qkv_bias: bias on queries, keys and values.
         query_embedding: a learned vector a head, added to normalised queries.
         learnable_tokens: the weights after the softmax. Without both this is the paper's pixel-focused attention.
-        backend: ``auto`` or ``reference``, see :func:`mixlab.ops.aggregated.aggregated_attention`.
+        backend: ``auto``, ``reference``, ``native`` or ``pure``, see :func:`mixlab.ops.local_attention`.
 
     Raises:
         UserError: ``head_dim`` does not divide ``dim``, a kernel size is even, or the backend is unknown.
 
     Cost: with ``N`` positions, ``R`` (position, neighbour) pairs inside the image and ``T`` distinct coordinate
     differences ``5 N dim² + 2 P dim² + 3 R dim + 2 N P dim + 512 (axes + heads) T`` MACs needed (``2 R dim`` without
-    learnable tokens); computed ones have all offsets for ``R``; dense ones have ``2 N² dim`` for scores and sums.
+    learnable tokens); computed ones have all offsets for ``R``, and one ``R dim`` more with learnable tokens, whose
+    weights meet the values in a pass of their own; dense ones have ``2 N² dim`` for scores and sums.
     Other operations: 3 an element to normalise queries and keys (square, sum, divide), one to scale queries,
     ``heads (N + 1)`` for the scale, the activations, pooling (additions and a division a bin), the pooled map's norm,
     the softmax, and an addition for each weight after it.
@@ -158,7 +159,7 @@ class AggregatedAttention(Mixer):
         scale = Cost(other_ops=heads * (1 + n) + n * dim, activations=heads * (1 + n) + n * dim)
         extra = Cost()
         if self.learnable_tokens is not None:
-            extra = Cost(0, pairs * dim, n * window * dim, pairs * dim, heads * pairs, 2 * heads * pairs)
+            extra = Cost(0, pairs * dim, 2 * n * window * dim, pairs * dim, heads * pairs, 2 * heads * pairs)
         entries = pairs + n * p
         attention = Cost(
             own,

@@ -8,7 +8,7 @@ from mixlab.cost import Cost, Size, linear, softmax
 from mixlab.mixers.attention import heads_for
 from mixlab.mixers.base import Includes, Mixer, register_mixer
 from mixlab.ops import Pointwise, local_attention
-from mixlab.ops.local_attention import computed_pairs
+from mixlab.ops.local_attention_choice import computed_pairs
 from mixlab.ops.windows import PerAxis, clipped_pairs, odd_kernel, per_axis
 
 
@@ -35,7 +35,8 @@ class LocalAttention(Mixer):
         UserError: ``head_dim`` does not divide ``dim``, or a kernel size is even.
 
     Cost: ``4 N dim² + 2 P dim`` MACs needed, for ``P`` (position, neighbour) pairs inside the image; the ``computed``
-    number is the chosen path's, the ``dense`` one has ``N²`` for ``P``.
+    number is that of the PyTorch-only path for the grid (a fused kernel computes fewer), the ``dense`` one has ``N²``
+    for ``P``.
 
     Source: the study's local self-attention; related to stand-alone self-attention (arXiv:1906.05909), and to
     neighbourhood attention (arXiv:2204.07143), which shifts windows inward at borders instead.
@@ -77,7 +78,10 @@ class LocalAttention(Mixer):
     def cost(self, size: Size) -> Cost:
         n, dim = math.prod(size), self.dim
         needed = clipped_pairs(size, self.kernel_size, self.dilation)
-        computed = n * n if self.backend == "reference" else computed_pairs(size, self.kernel_size, self.dilation)
+        if self.backend == "reference":
+            computed = n * math.prod(self.kernel_size)  # it gathers whole windows
+        else:
+            computed = computed_pairs(size, self.kernel_size, self.dilation)
         attention = Cost(0, 2 * needed * dim, 2 * computed * dim, 2 * n * n * dim, 0, self.heads * needed + n * dim)
         qkv = linear(dim, 3 * dim, n, bias=self.qkv.bias is not None)
         proj = linear(dim, dim, n, bias=self.proj.bias is not None)

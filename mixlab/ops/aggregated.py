@@ -1,29 +1,28 @@
-"""A local window and pooled keys in one softmax, free of parameters.
+"""A local window and pooled keys in one softmax, and weights added after it: two calls of local attention.
 
 Shapes: queries, keys, values and the result are ``(B, heads, d, *spatial)``, pooled ones ``(B, heads, d, P)``. The
-window has ``K`` offsets, row-major; ``N`` positions in raster order.
+window has ``K`` offsets, row-major; ``N`` positions in raster order. With ``p`` the softmax over both together::
+
+    p_i = softmax([q_i · k_j + local_bias_j, q_i · pooled_k_e + pooled_bias_ei])
+    out_i = sum_j (p_ij + extra_ij) v_j + sum_e p_ie pooled_v_e
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
 
 from mixlab.errors import expected
-from mixlab.ops.local_attention_pure import inside_image
+from mixlab.ops.local_attention import AGGREGATE_BACKENDS, local_aggregate, local_attention
 from mixlab.ops.size_cache import size_cached
-from mixlab.ops.window_products import gathered_scores, gathered_sum, window_scores, window_sum
 
-BACKENDS = ("auto", "reference")
 Ints = tuple[int, ...]
 
 
 def check_backend(backend: str, where: str) -> str:
-    """``auto`` or ``reference``, else a UserError."""
-    if backend not in BACKENDS:
-        raise expected(f"{where} backend", f"one of {', '.join(BACKENDS)}", backend)
+    """A backend of both calls, else a UserError."""
+    if backend not in AGGREGATE_BACKENDS:
+        raise expected(f"{where} backend", f"one of {', '.join(AGGREGATE_BACKENDS)}", backend)
     return backend
 
 
@@ -40,7 +39,7 @@ def aggregated_attention(
     extra: Tensor | None = None,
     backend: str = "auto",
 ) -> Tensor:
-    """``softmax([q k_window + local_bias, q pooled_k + pooled_bias])`` over both together, applied to their values.
+    """See above.
 
     Args:
         q: queries, with every scale in them.
@@ -50,26 +49,17 @@ def aggregated_attention(
         local_bias: (heads, K), added to the scores of the window.
         pooled_bias: (heads, P, N), added to the others.
         extra: (B, heads, K, N), added to the window's weights after the softmax.
-        backend: ``reference`` gathers all windows; ``auto`` loops over the window's offsets instead, with less memory.
+        backend: of :func:`mixlab.ops.local_attention` and :func:`mixlab.ops.local_aggregate`.
     """
     size = tuple(q.shape[3:])
-    scores, apply = (gathered_scores, gathered_sum) if backend == "reference" else (window_scores, window_sum)
-    window = math.prod(kernel)
-    outside = outside_image(size, kernel, dtype=q.dtype, device=q.device)  # (K, N)
-    local = scores(q, k, kernel) + (local_bias[:, :, None] + outside)  # (B, heads, K, N)
-    pooled = pooled_k.transpose(2, 3) @ q.flatten(3) + pooled_bias  # (B, heads, P, N)
-    weights = torch.cat([local, pooled], dim=2).softmax(dim=2)
-    near, far = weights[:, :, :window], weights[:, :, window:]
-    if extra is not None:
-        near = near + extra
-    return apply(near, v, kernel) + (pooled_v @ far).unflatten(3, size)
-
-
-@size_cached()
-def outside_image(size: Ints, kernel: Ints, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(K, N): 0 for a neighbour inside the image, -inf for one outside."""
-    inside = inside_image(size, kernel, (1,) * len(size), device=device).flatten(1)
-    return torch.zeros(inside.shape, dtype=dtype, device=device).masked_fill(~inside, -math.inf)
+    mixed = local_attention(
+        q, k, v, kernel, bias=local_bias.unflatten(1, kernel), scale=1.0,
+        extra_kv=(pooled_k.transpose(2, 3), pooled_v.transpose(2, 3)),
+        extra_bias=pooled_bias.unflatten(2, size).movedim(1, -1), backend=backend,
+    )  # fmt: skip
+    if extra is None:
+        return mixed
+    return mixed + local_aggregate(extra.unflatten(3, size).movedim(2, -1), v, kernel, backend=backend)
 
 
 @size_cached()

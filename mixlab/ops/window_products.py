@@ -1,7 +1,8 @@
 """Products of a map with its own shifted copies, over a window: the two halves of attention in a window.
 
-Maps are ``(B, heads, d, *spatial)``, weights ``(B, heads, K, N)`` for the ``K`` offsets of an odd window, row-major,
-and ``N`` positions in raster order. Outside the image maps are zero.
+Maps are ``(B, heads, d, *spatial)``, weights ``(B, heads, K, N)`` for the ``K`` places of a window, row-major, and
+``N`` positions in raster order. What a neighbour outside the image gives is zero in a sum; a score with one means
+nothing and is to be masked, and so are its weights where windows are shifted.
 
 Both halves and the transpose of the second are each other's derivatives. They are written as such: left to autograd,
 every offset costs a map of zeros with one copied part, three times the time of a training step of the operation.
@@ -9,64 +10,75 @@ every offset costs a map of zeros with one copied part, three times the time of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixlab.ops.neighbours import Ints, Window, axis_tables
 from mixlab.ops.windows import offsets
 
-Ints = tuple[int, ...]
 
-
-def window_scores(q: Tensor, k: Tensor, kernel: Ints) -> Tensor:
-    """``s[j, i] = q[i] · k[i + j]``, summed over ``d``: ``(B, heads, K, N)``."""
+def window_scores(q: Tensor, k: Tensor, window: Window) -> Tensor:
+    """``s[j, i] = q[i] · k[neighbour j of i]``, summed over ``d``: ``(B, heads, K, N)``."""
     dtype = torch.promote_types(q.dtype, k.dtype)
     apply = _scores if torch.compiler.is_compiling() else _Scores.apply  # a traced graph has its own derivatives
-    return apply(q.to(dtype), k.to(dtype), kernel)
+    return apply(q.to(dtype), k.to(dtype), window)
 
 
-def window_sum(weights: Tensor, v: Tensor, kernel: Ints) -> Tensor:
-    """``y[i] = sum_j weights[j, i] v[i + j]``: ``(B, heads, d, *spatial)``."""
+def window_sum(weights: Tensor, v: Tensor, window: Window) -> Tensor:
+    """``y[i] = sum_j weights[j, i] v[neighbour j of i]``: ``(B, heads, d, *spatial)``."""
     dtype = torch.promote_types(weights.dtype, v.dtype)
     apply = _sum if torch.compiler.is_compiling() else _Sum.apply
-    return apply(weights.to(dtype), v.to(dtype), kernel)
+    return apply(weights.to(dtype), v.to(dtype), window)
 
 
-def gathered_scores(q: Tensor, k: Tensor, kernel: Ints) -> Tensor:
-    """:func:`window_scores` as one matrix product a position; the reference."""
-    rows = q.flatten(3).transpose(2, 3).unsqueeze(4)  # (B, heads, N, d, 1)
-    return (_windows(k, kernel) @ rows).squeeze(4).transpose(2, 3)
+def _neighbours(t: Tensor, window: Window) -> Iterator[Tensor]:
+    """K maps ``(B, heads, d, *spatial)`` that hold, at each position, its neighbour; views where windows are
+    clipped."""
+    size = tuple(t.shape[3:])
+    if window.border == "clip":
+        padded = F.pad(t.contiguous(), [h for h in reversed(_halo(window)) for _ in (0, 1)])  # last axis first
+        for offset in offsets(window.kernel, window.dilation):
+            yield _shifted(padded, offset, window, size)
+    else:
+        tables = [table[0] for table in axis_tables(size, window, t.device)]
+        yield from _picked(t.contiguous(), tables)
 
 
-def gathered_sum(weights: Tensor, v: Tensor, kernel: Ints) -> Tensor:
-    """:func:`window_sum` likewise."""
-    rows = weights.transpose(2, 3).unsqueeze(3)  # (B, heads, N, 1, K)
-    return (rows @ _windows(v, kernel)).squeeze(3).transpose(2, 3).unflatten(3, v.shape[3:])
+def _halo(window: Window) -> list[int]:
+    return [k // 2 * step for k, step in zip(window.kernel, window.dilation, strict=True)]
 
 
-def _windows(t: Tensor, kernel: Ints) -> Tensor:
-    """(B, heads, N, K, d): every position's window."""
-    t, axes = _padded(t, kernel), len(kernel)
-    for axis, w in enumerate(kernel, start=3):
-        t = t.unfold(axis, w, 1)  # the window's axes come last
-    return t.flatten(3 + axes).flatten(3, 2 + axes).permute(0, 1, 3, 4, 2)
-
-
-def _padded(t: Tensor, kernel: Ints) -> Tensor:
-    return F.pad(t.contiguous(), [w // 2 for w in reversed(kernel) for _ in (0, 1)])  # last axis first
-
-
-def _offsets(kernel: Ints) -> list[Ints]:
-    return offsets(kernel, (1,) * len(kernel))
-
-
-def _shifted(padded: Tensor, offset: Ints, kernel: Ints, size: Ints) -> Tensor:
+def _shifted(padded: Tensor, offset: Ints, window: Window, size: Ints) -> Tensor:
     """The view of a padded map whose position holds what lies at ``offset`` from it."""
-    for axis, (o, w, n) in enumerate(zip(offset, kernel, size, strict=True), start=3):
-        padded = padded.narrow(axis, w // 2 + o, n)
+    for axis, (o, halo, n) in enumerate(zip(offset, _halo(window), size, strict=True), start=3):
+        padded = padded.narrow(axis, halo + o, n)
     return padded
+
+
+def _picked(t: Tensor, tables: list[Tensor]) -> Iterator[Tensor]:
+    """Neighbours by position, from tables (k, n) of the last axes: one axis after the other."""
+    if not tables:
+        yield t
+        return
+    for key in tables[0].unbind(0):
+        yield from _picked(t.index_select(t.ndim - len(tables), key), tables[1:])
+
+
+def _put_back(maps: Iterator[Tensor], tables: list[Tensor]) -> Tensor:
+    """The transpose of :func:`_picked`, summed."""
+    if not tables:
+        return next(maps)
+    total = None
+    for key in tables[0].unbind(0):
+        part = _put_back(maps, tables[1:])
+        total = torch.zeros_like(part) if total is None else total
+        total.index_add_(part.ndim - len(tables), key, part)
+    assert total is not None
+    return total
 
 
 def _each(weights: Tensor, size: Ints) -> tuple[Tensor, ...]:
@@ -74,66 +86,70 @@ def _each(weights: Tensor, size: Ints) -> tuple[Tensor, ...]:
     return weights.unflatten(3, size).unsqueeze(2).unbind(3)
 
 
-def _scores(q: Tensor, k: Tensor, kernel: Ints) -> Tensor:
-    size, k, q = tuple(q.shape[3:]), _padded(k, kernel), q.contiguous()
-    return torch.stack([(q * _shifted(k, o, kernel, size)).sum(dim=2) for o in _offsets(kernel)], dim=2).flatten(3)
+def _scores(q: Tensor, k: Tensor, window: Window) -> Tensor:
+    q = q.contiguous()  # the loop reads rows of pixels
+    return torch.stack([(q * near).sum(dim=2) for near in _neighbours(k, window)], dim=2).flatten(3)
 
 
-def _sum(weights: Tensor, v: Tensor, kernel: Ints) -> Tensor:
-    size, v = tuple(v.shape[3:]), _padded(v, kernel)
-    each, (first, *others) = _each(weights, size), _offsets(kernel)
-    out = each[0] * _shifted(v, first, kernel, size)
-    for weight, o in zip(each[1:], others, strict=True):
-        out.addcmul_(weight, _shifted(v, o, kernel, size))
+def _sum(weights: Tensor, v: Tensor, window: Window) -> Tensor:
+    pairs = zip(_each(weights, tuple(v.shape[3:])), _neighbours(v, window), strict=True)
+    weight, near = next(pairs)
+    out = weight * near
+    for weight, near in pairs:
+        out.addcmul_(weight, near)
     return out
 
 
-def _spread(weights: Tensor, x: Tensor, kernel: Ints) -> Tensor:
-    """``y[i + j] = sum_i weights[j, i] x[i]``: the transpose of :func:`_sum`."""
+def _spread(weights: Tensor, x: Tensor, window: Window) -> Tensor:
+    """``y[neighbour j of i] += weights[j, i] x[i]``: the transpose of :func:`_sum`."""
     size, x = tuple(x.shape[3:]), x.contiguous()
-    padded = x.new_zeros(*x.shape[:3], *(n + w - 1 for n, w in zip(size, kernel, strict=True)))
-    for weight, o in zip(_each(weights, size), _offsets(kernel), strict=True):
-        _shifted(padded, o, kernel, size).addcmul_(weight, x)
-    return _shifted(padded, (0,) * len(size), kernel, size)
+    each = _each(weights, size)
+    if window.border == "shift":
+        tables = [table[0] for table in axis_tables(size, window, x.device)]
+        return _put_back((weight * x for weight in each), tables)
+    padded = x.new_zeros(*x.shape[:3], *(n + 2 * halo for n, halo in zip(size, _halo(window), strict=True)))
+    for weight, offset in zip(each, offsets(window.kernel, window.dilation), strict=True):
+        _shifted(padded, offset, window, size).addcmul_(weight, x)
+    return _shifted(padded, (0,) * len(size), window, size)
 
 
 class _Product(torch.autograd.Function):
     """Bilinear in two tensors, so that its derivatives are products again and can be derived themselves."""
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Ints], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Window], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[:2])
-        ctx.kernel = inputs[2]
+        ctx.window = inputs[2]
 
 
 class _Scores(_Product):
     @staticmethod
-    def forward(q: Tensor, k: Tensor, kernel: Ints) -> Tensor:
-        return _scores(q, k, kernel)
+    def forward(q: Tensor, k: Tensor, window: Window) -> Tensor:
+        return _scores(q, k, window)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         q, k = ctx.saved_tensors
-        return _Sum.apply(grad, k, ctx.kernel), _Spread.apply(grad, q, ctx.kernel), None
+        return _Sum.apply(grad, k, ctx.window), _Spread.apply(grad, q, ctx.window), None
 
 
 class _Sum(_Product):
     @staticmethod
-    def forward(weights: Tensor, v: Tensor, kernel: Ints) -> Tensor:
-        return _sum(weights, v, kernel)
+    def forward(weights: Tensor, v: Tensor, window: Window) -> Tensor:
+        return _sum(weights, v, window)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weights, v = ctx.saved_tensors
-        return _Scores.apply(grad, v, ctx.kernel), _Spread.apply(weights, grad, ctx.kernel), None
+        return _Scores.apply(grad, v, ctx.window), _Spread.apply(weights, grad, ctx.window), None
 
 
 class _Spread(_Product):
     @staticmethod
-    def forward(weights: Tensor, x: Tensor, kernel: Ints) -> Tensor:
-        return _spread(weights, x, kernel)
+    def forward(weights: Tensor, x: Tensor, window: Window) -> Tensor:
+        return _spread(weights, x, window)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weights, x = ctx.saved_tensors
-        return _Scores.apply(x, grad, ctx.kernel), _Sum.apply(weights, grad, ctx.kernel), None
+        return _Scores.apply(x, grad, ctx.window), _Sum.apply(weights, grad, ctx.window), None

@@ -15,7 +15,6 @@ from mixlab.mixers.aggregated_attention import AggregatedAttention
 from mixlab.mixers.cosine_attention import CosineAttention
 from mixlab.ops.log_cpb import differences, log_coordinates, table_entries, table_index
 from mixlab.ops.pooled_grid import averaging, bin_entries, pool_to
-from mixlab.ops.window_products import gathered_scores, gathered_sum, window_scores, window_sum
 
 SIZES = [(7,), (7, 5), (8, 12), (1, 3), (3, 4, 5)]
 
@@ -32,17 +31,6 @@ def test_both_backends_agree(size: tuple[int, ...], options: dict[str, Any]) -> 
         results.append([y, *torch.autograd.grad(y.square().sum(), [x, *mixer.parameters()])])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(("size", "kernel"), [((4,), (3,)), ((3, 2), (3, 5)), ((2, 1, 2), (3, 3, 1))])
-def test_products_are_each_others_derivatives(size: tuple[int, ...], kernel: tuple[int, ...]) -> None:
-    q, k = (torch.randn(1, 2, 3, *size, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    weights = torch.randn(1, 2, math.prod(kernel), math.prod(size), dtype=torch.float64, requires_grad=True)
-    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda a, b: window_scores(a, b, kernel), (q, k))
-        assert check(lambda a, b: window_sum(a, b, kernel), (weights, k))
-    torch.testing.assert_close(window_scores(q, k, kernel), gathered_scores(q, k, kernel))
-    torch.testing.assert_close(window_sum(weights, k, kernel), gathered_sum(weights, k, kernel))
 
 
 def test_unknown_backend() -> None:
