@@ -1,8 +1,8 @@
 """Which backend and path computes a problem of local attention, and why not the others.
 
-The thresholds of the PyTorch-only paths were measured with ``benchmarks/local_attention.py`` (fp32, one thread, batch
-8, head size 16, with backward): dense wins on small grids; bands of rows for wide windows and middling grids; the loop
-over offsets otherwise.
+The PyTorch-only paths were measured on a CPU with ``benchmarks/local_attention.py --absolute`` (fp32, one thread, with
+backward): the time of dense attention and of bands goes with the pairs that they multiply, at about one price; that of
+the loop over places likewise, at six times the price. Up to 100 positions the fixed costs of bands and loop decide.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from mixlab.ops.neighbours import Ints, Window
 
 BACKENDS = ("auto", "reference", "native", "pure", *pure.PATHS)
 
-DENSE_TOKENS = 196
-BANDS_TOKENS = 512
-BANDS_WINDOW = 25
+DENSE_TOKENS = 100
+PRICES = {"dense": 1, "bands": 1, "shift": 6}  # of a pair
 
 # --- The row of the native kernel. NOT MEASURED YET: estimates from a prototype, to be replaced. ---
 NATIVE_DENSE_TOKENS = {torch.float32: 49}  # up to here fused dense attention is at least as fast; types not here: never
@@ -104,44 +103,47 @@ def _choose(p: Problem, backend: str) -> Choice:
     else:
         slower = dict.fromkeys(pure.PATHS, "slower than the native kernel")
         return Choice("native", "native", f"the fastest on {p.q.device.type} for {p.q.dtype}", others | slower)
-    path = choose_path(p.size, *p.window)
-    why = pure.unsupported(path, p)
-    reason = REASONS[path]
-    if why is not None:
-        others[path] = why
-        path, reason = "shift", f"{why}; shifted maps do"
+    missing = {path: why for path in pure.PATHS if (why := pure.unsupported(path, p)) is not None}
+    path = choose_path(p.size, *p.window, without=tuple(missing))
     for other in pure.PATHS:
         if other != path:
-            others.setdefault(other, pure.unsupported(other, p) or f"slower at {tokens} positions and this window")
-    return Choice("pure", path, reason, others)
+            others[other] = missing.get(other, f"slower at {tokens} positions and this window")
+    return Choice("pure", path, REASONS[path], others)
 
 
 REASONS = {
     "dense": "a small grid, or a window that covers it: fused attention over all positions wastes little",
-    "bands": "a wide window or a middling grid: bands of rows in fused attention",
-    "shift": "a small window on a large grid: shifted maps compute nothing outside the window",
+    "bands": "a window wide for its grid: bands of rows in fused attention",
+    "shift": "a window small for its grid: shifted maps compute nothing outside the window",
 }
 
 
-def choose_path(size: Sequence[int], kernel: Ints, dilation: Ints, border: str = "clip") -> str:
+def choose_path(
+    size: Sequence[int], kernel: Ints, dilation: Ints, border: str = "clip", without: tuple[str, ...] = ()
+) -> str:
     """The PyTorch-only path for a grid: ``dense``, ``bands`` or ``shift``."""
-    tokens = math.prod(size)
-    if tokens <= DENSE_TOKENS or Window(kernel, dilation, border).covers(size):
+    window = Window(kernel, dilation, border)
+    if math.prod(size) <= DENSE_TOKENS or window.covers(size):
         return "dense"
-    banded = math.prod(kernel) >= BANDS_WINDOW or tokens <= BANDS_TOKENS
-    return "bands" if banded and len(size) > 1 and max(dilation) == 1 and border == "clip" else "shift"
+    banded = len(size) > 1 and max(dilation) == 1 and border == "clip"
+    possible = [p for p in PRICES if p not in without and (banded or p != "bands")]
+    return min(possible, key=lambda path: PRICES[path] * path_pairs(path, size, kernel))
 
 
-def computed_pairs(size: Ints, kernel: Ints, dilation: Ints, border: str = "clip") -> int:
-    """(query, key) pairs that the PyTorch-only path multiplies, masked ones included; the same on every machine."""
+def path_pairs(path: str, size: Sequence[int], kernel: Ints) -> int:
+    """(query, key) pairs that a path multiplies, masked ones included."""
     tokens = math.prod(size)
-    path = choose_path(size, kernel, dilation, border)
     if path == "dense":
         return tokens**2
     if path == "shift":
         return tokens * math.prod(kernel)
     rows, bands = pure.band_layout(size[0])
     return bands * rows * (rows + kernel[0] - 1) * (tokens // size[0]) ** 2
+
+
+def computed_pairs(size: Sequence[int], kernel: Ints, dilation: Ints, border: str = "clip") -> int:
+    """Pairs of the PyTorch-only path for a grid; the same on every machine."""
+    return path_pairs(choose_path(size, kernel, dilation, border), size, kernel)
 
 
 def native() -> ModuleType | None:

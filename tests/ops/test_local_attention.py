@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from mixlab.errors import UserError
+from mixlab.mixers.local_attention import LocalAttention
 from mixlab.ops import local_aggregate, local_attention
 from mixlab.ops import local_attention_pure as pure
 from mixlab.ops.local_attention_choice import choices_made, choose_path, computed_pairs
@@ -213,7 +215,7 @@ def test_the_choice_is_visible() -> None:
     assert out.shape == problem["q"].shape
     assert (made.backend, made.path) == ("pure", "shift")
     assert set(made.others) == {"reference", "native", "dense", "bands"}
-    assert "small window" in str(made)
+    assert "shifted maps" in str(made)
     assert made in choices_made()
     out, lse, made = local_attention(**problem, return_lse=True, explain=True)
     assert lse.shape == (2, 2, 30, 31)
@@ -222,7 +224,7 @@ def test_the_choice_is_visible() -> None:
 
 
 def test_a_path_that_cannot_is_replaced() -> None:
-    problem = plain(56, 56, batch=1) | {"kernel_size": 7}
+    problem = plain(28, 28, batch=1) | {"kernel_size": 7}
     assert choice(problem, "pure").path == "bands"
     made = choice(problem | {"softcap": 5.0}, "pure")
     assert made.path == "shift"
@@ -230,13 +232,22 @@ def test_a_path_that_cannot_is_replaced() -> None:
 
 
 def test_computed_pairs_follow_the_path() -> None:
-    assert choose_path((7, 7), (7, 7), (1, 1)) == "dense"
-    assert computed_pairs((7, 7), (7, 7), (1, 1)) == 49**2
-    assert choose_path((56, 56), (3, 3), (1, 1)) == "shift"
-    assert computed_pairs((56, 56), (3, 3), (1, 1)) == 56 * 56 * 9
-    assert choose_path((56, 56), (7, 7), (1, 1)) == "bands"
-    assert computed_pairs((56, 56), (7, 7), (1, 1)) == 28 * (2 * 56) * (8 * 56)
-    assert choose_path((56, 56), (7, 7), (1, 1), "shift") == "shift"
+    ones = (1, 1)
+    assert choose_path((7, 7), (7, 7), ones) == "dense"
+    assert computed_pairs((7, 7), (7, 7), ones) == 49**2
+    assert choose_path((56, 56), (7, 7), ones) == "shift"
+    assert computed_pairs((56, 56), (7, 7), ones) == 56 * 56 * 49
+    assert choose_path((28, 28), (7, 7), ones) == "bands"
+    assert computed_pairs((28, 28), (7, 7), ones) == 14 * (2 * 28) * (8 * 28)
+    assert choose_path((28, 28), (7, 7), ones, "shift") == "shift"
+    assert choose_path((20, 20), (21, 21), ones, "shift") == "dense"  # it covers the grid
+
+
+def test_the_reference_multiplies_what_its_cost_says() -> None:
+    mixer, x = LocalAttention(8, head_dim=4, kernel_size=(3, 5), backend="reference"), torch.randn(1, 8, 7, 5)
+    with FlopCounterMode(display=False) as counter:
+        mixer(x)
+    assert counter.get_total_flops() == 2 * mixer.cost((7, 5)).macs_computed
 
 
 def test_bad_input() -> None:
