@@ -9,6 +9,7 @@ the forward pass and for forward and backward; ratios are of medians.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 from collections.abc import Callable
 
@@ -32,22 +33,15 @@ def inputs_for(size: tuple[int, ...], heads: int, layout: str) -> tuple[Tensor, 
     return tuple(t.requires_grad_() for t in x.unbind(0))
 
 
-def full(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Fused attention over all positions."""
-    q, k, v = (t.flatten(3).transpose(2, 3) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
+def tokens_for(size: tuple[int, ...], heads: int) -> tuple[Tensor, ...]:
+    """q, k, v ``(8, heads, N, D)``, contiguous: the layout that full attention is fastest with."""
+    return tuple(torch.randn(8, heads, math.prod(size), D, requires_grad=True) for _ in range(3))
 
 
 def window_mask(size: tuple[int, ...], k: int) -> Tensor:
     """(N, N) bool"""
     at = torch.stack(torch.meshgrid(*(torch.arange(n) for n in size), indexing="ij"), dim=-1).reshape(-1, len(size))
     return ((at[:, None] - at[None]).abs() <= k // 2).all(dim=-1)
-
-
-def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Fused attention over all positions with a mask."""
-    q, k, v = (t.flatten(3).transpose(2, 3) for t in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(2, 3)
 
 
 def main() -> None:
@@ -71,7 +65,7 @@ def table(size: tuple[int, ...], heads: int, k: int, layout: str, repeats: int, 
     axes = len(size)
     kernel, steps, scale = (k,) * axes, (1,) * axes, D**-0.5
     q, key, v = inputs_for(size, heads, layout)
-    planar = inputs_for(size, heads, "planar")
+    tokens = tokens_for(size, heads)
     mask = window_mask(size, k)
     bias = torch.randn(heads, *kernel, requires_grad=True)
     token = tuple(torch.randn(8, heads, 1, D, requires_grad=True) for _ in range(2))
@@ -87,8 +81,8 @@ def table(size: tuple[int, ...], heads: int, k: int, layout: str, repeats: int, 
         "ours": (ours, (q, key, v)),
         "bias": (lambda: ours(bias), (q, key, v, bias)),
         "token": (lambda: ours(None, *token), (q, key, v, *token)),
-        "full": (lambda: full(*planar), planar),
-        "dense": (lambda: dense(*planar, mask), planar),
+        "full": (lambda: F.scaled_dot_product_attention(*tokens), tokens),
+        "dense": (lambda: F.scaled_dot_product_attention(*tokens, attn_mask=mask), tokens),
         "conv": (lambda: conv(image, weight, padding=k // 2, groups=heads * D), (image, weight)),
         "conv last": (
             lambda: conv(last, weight, padding=k // 2, groups=heads * D), (last.requires_grad_(), weight),

@@ -83,12 +83,22 @@ static void spread(const Task& t, Work<T>& w, const T* m, const T* x, T* ring, i
 template <class T>
 static bool flush(const Problem& p, const Task& t, Work<T>& w, int64_t& flushed, int64_t until) {
     bool odd = false;
-    for (; flushed < until; flushed++) {
-        const int64_t z = flushed / t.height, y = flushed % t.height, slot = flushed % w.slots;
-        const int64_t at = t.depth > 1 ? z : y;
-        if (at < t.first || at >= t.last) continue;
-        if (!w.aggregate) odd |= write_row(p, t, p.dk, 2, w.d, z, y, w.ring_row(w.DK, slot), w.stride, T(1 / kLog2e));
-        odd |= write_row(p, t, p.dv, 2, w.d, z, y, w.ring_row(w.DV, slot), w.stride, T(1));
+    while (flushed < until) {
+        const int64_t z = flushed / t.height, y = flushed % t.height, at = t.depth > 1 ? z : y;
+        if (at < t.first || at >= t.last) {
+            flushed++;
+            continue;
+        }
+        const int64_t here = t.depth > 1 ? t.height - y : least(t.height, t.last) - y;
+        const int rows = int(least(least(kRows, here), until - flushed));
+        const T *k[kRows], *v[kRows];
+        for (int r = 0; r < rows; r++) {
+            const int64_t slot = (flushed + r) % w.slots;
+            k[r] = w.ring_row(w.DK, slot), v[r] = w.ring_row(w.DV, slot);
+        }
+        if (!w.aggregate) odd |= write_rows(p, t, p.dk, 2, w.d, z, y, rows, k, w.stride, T(1 / kLog2e));
+        odd |= write_rows(p, t, p.dv, 2, w.d, z, y, rows, v, w.stride, T(1));
+        flushed += rows;
     }
     return odd;
 }
@@ -133,17 +143,20 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
     const int64_t row = w.d * w.stride;
     int64_t counts[kRows];
     const int keyrows = w.see(p, t, z, y0, rows, counts);
+    T *q[kRows], *g[kRows];
+    const T* o[kRows];
     for (int r = 0; r < rows; r++) {
-        read_row(p, t, p.dout, 2, w.d, z, y0 + r, w.DO + r * row, w.stride, T(1));
+        q[r] = w.Q + r * row, g[r] = w.DO + r * row, o[r] = w.O + r * row;
         if (w.aggregate) {
             read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
             continue;
         }
-        read_row(p, t, p.q, 2, w.d, z, y0 + r, w.Q + r * row, w.stride, T(p.scale * kLog2e));
         read_row(p, t, p.lse, 2, 1, z, y0 + r, w.lse + r * w.stride, w.stride, T(kLog2e));
         if (p.dlse.data) read_row(p, t, p.dlse, 2, 1, z, y0 + r, w.dlse + r * w.stride, w.stride, T(1));
         read_extra(p, t, w, z, y0 + r, r);
     }
+    read_rows(p, t, p.dout, 2, w.d, z, y0, rows, g, w.stride, T(1));
+    if (!w.aggregate) read_rows(p, t, p.q, 2, w.d, z, y0, rows, q, w.stride, T(p.scale * kLog2e));
     __builtin_memset(w.O, 0, rows * row * sizeof(T));
     if (w.aggregate) __builtin_memset(w.DW, 0, kRows * w.offsets * w.stride * sizeof(T));
     for (int b = 0; b < t.vectors; b++) {
@@ -182,9 +195,9 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
             odd |= write_row(p, t, p.dw, 6, w.offsets, z, y0 + r, w.DW + r * w.offsets * w.stride, w.stride, T(1));
             continue;
         }
-        odd |= write_row(p, t, p.dq, 2, w.d, z, y0 + r, w.O + r * row, w.stride, T(p.scale));
         odd |= write_extra(p, t, w, z, y0 + r, r);
     }
+    if (own && !w.aggregate) odd |= write_rows(p, t, p.dq, 2, w.d, z, y0, rows, o, w.stride, T(p.scale));
     spread(t, w, w.P, w.DO, w.DV, keyrows, rows);
     if (!w.aggregate) spread(t, w, w.DS, w.Q, w.DK, keyrows, rows);
     return odd;

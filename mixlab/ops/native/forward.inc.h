@@ -91,13 +91,20 @@ static void sum_block(const Task& t, const Work<T>& w, const T* ring, const T* s
 // Rows of keys and values into their rings up to what plane z and row `last` need.
 template <class T>
 static void fill(const Problem& p, const Task& t, Work<T>& w, int64_t& filled, int64_t until) {
-    for (; filled < until; filled++) {
-        const int64_t z = filled / t.height, y = filled % t.height, slot = filled % w.slots;
-        if (!w.aggregate) read_row(p, t, p.k, 2, w.d, z, y, w.ring_row(w.K, slot), w.stride, T(1));
-        read_row(p, t, p.v, 2, w.d, z, y, w.ring_row(w.V, slot), w.stride, T(1));
-        T* const gradients[] = {w.DK, w.DV};
-        for (T* ring : gradients)
-            if (ring) __builtin_memset(w.ring_row(ring, slot), 0, w.d * w.stride * sizeof(T));
+    while (filled < until) {
+        const int64_t z = filled / t.height, y = filled % t.height;
+        const int rows = int(least(least(kRows, t.height - y), until - filled));
+        T *k[kRows], *v[kRows];
+        for (int r = 0; r < rows; r++) {
+            const int64_t slot = (filled + r) % w.slots;
+            k[r] = w.ring_row(w.K, slot), v[r] = w.ring_row(w.V, slot);
+            T* const gradients[] = {w.DK, w.DV};
+            for (T* ring : gradients)
+                if (ring) __builtin_memset(w.ring_row(ring, slot), 0, w.d * w.stride * sizeof(T));
+        }
+        if (!w.aggregate) read_rows(p, t, p.k, 2, w.d, z, y, rows, k, w.stride, T(1));
+        read_rows(p, t, p.v, 2, w.d, z, y, rows, v, w.stride, T(1));
+        filled += rows;
     }
 }
 INLINE int64_t first_key(const Problem& p, const Task& t, int64_t z, int64_t y) {
@@ -163,10 +170,12 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
                 if (w.aggregate) {
                     read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
                 } else {
-                    read_row(p, t, p.q, 2, w.d, z, y0 + r, w.Q + r * row, w.stride, T(p.scale * kLog2e));
                     read_extra(p, t, w, z, y0 + r, r);
                 }
             }
+            T *q[kRows], *o[kRows];
+            for (int r = 0; r < rows; r++) q[r] = w.Q + r * row, o[r] = w.O + r * row;
+            if (!w.aggregate) read_rows(p, t, p.q, 2, w.d, z, y0, rows, q, w.stride, T(p.scale * kLog2e));
             __builtin_memset(w.O, 0, rows * row * sizeof(T));
             for (int b = 0; b < t.vectors; b++) {
                 const int n = w.hi[b] - w.lo[b] + 1;
@@ -195,10 +204,9 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
                     }
                 }
             }
-            for (int r = 0; r < rows; r++) {
-                odd |= write_row(p, t, p.out, 2, w.d, z, y0 + r, w.O + r * row, w.stride, T(1));
-                if (!w.aggregate) write_row(p, t, p.lse, 2, 1, z, y0 + r, w.lse + r * w.stride, w.stride, T(1));
-            }
+            odd |= write_rows(p, t, p.out, 2, w.d, z, y0, rows, o, w.stride, T(1));
+            for (int r = 0; r < rows && !w.aggregate; r++)
+                write_row(p, t, p.lse, 2, 1, z, y0 + r, w.lse + r * w.stride, w.stride, T(1));
         }
     return odd;
 }

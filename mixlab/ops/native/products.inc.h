@@ -20,7 +20,8 @@ static void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptr
         for (int r = 0; r < NR; r++) qv[r] = load(q + r * qr + c * qc);
 #pragma GCC unroll 8
         for (int j = 0; j < NX; j++) {
-            const Vec<T> kv = load(k + c * kc + j);
+            Vec<T> kv = load(k + c * kc + j);
+            PIN(kv);
 #pragma GCC unroll 8
             for (int r = 0; r < NR; r++) acc[r][j] += qv[r] * kv;
         }
@@ -83,7 +84,8 @@ INLINE void add_source(Vec<T> (&acc)[kRows][NC], const Source<T>& s, const T* v,
         for (int r = 0; r < NR; r++) p[r] = load(s.p[R0 + r] + j * pj);
 #pragma GCC unroll 8
         for (int c = 0; c < NC; c++) {
-            const Vec<T> x = load(v + c * vc + j * vj);
+            Vec<T> x = load(v + c * vc + j * vj);
+            PIN(x);
 #pragma GCC unroll 8
             for (int r = 0; r < NR; r++) acc[R0 + r][c] += p[r] * x;
         }
@@ -125,11 +127,18 @@ static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t
 template <class T>
 static void weighted(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int d,
                      T* const* out, ptrdiff_t oc, int rows) {
-    int c = 0;
-    for (; c + 4 <= d; c += 4) weighted_block<T, 4>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
-    switch (d - c) {
-        case 1: return weighted_block<T, 1>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
-        case 2: return weighted_block<T, 2>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
-        case 3: return weighted_block<T, 3>(list, sources, nx, pj, vj, vc, c, out, oc, rows);
+    constexpr int most = MIXLAB_ROWS == 4 ? 6 : 4;
+    const int blocks = (d + most - 1) / most;
+    for (int b = 0, c = 0; b < blocks; b++) {
+        const int n = (d - c + blocks - b - 1) / (blocks - b);  // even parts: 16 is 6 + 5 + 5
+        switch (n) {
+#define MIXLAB_CASE(N)                                                                                        \
+    case N:                                                                                                   \
+        if constexpr (N <= most) weighted_block<T, N>(list, sources, nx, pj, vj, vc, c, out, oc, rows); \
+        break;
+            MIXLAB_CASE(1) MIXLAB_CASE(2) MIXLAB_CASE(3) MIXLAB_CASE(4) MIXLAB_CASE(5) MIXLAB_CASE(6)
+#undef MIXLAB_CASE
+        }
+        c += n;
     }
 }
