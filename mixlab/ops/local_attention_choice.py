@@ -25,6 +25,7 @@ BACKENDS = ("auto", "reference", "native", "pure", *pure.PATHS)
 
 DENSE_TOKENS = 100
 PRICES = {"dense": 1, "bands": 1, "shift": 6}  # of a pair
+SHIFTED_PRICE = 14  # of a pair in the loop over places, where windows are shifted: maps are copied
 
 # --- The row of the native kernel. NOT MEASURED YET: estimates from a prototype, to be replaced. ---
 NATIVE_DENSE_TOKENS = {torch.float32: 49}  # up to here fused dense attention is at least as fast; types not here: never
@@ -127,7 +128,8 @@ def choose_path(
         return "dense"
     banded = len(size) > 1 and max(dilation) == 1 and border == "clip"
     possible = [p for p in PRICES if p not in without and (banded or p != "bands")]
-    return min(possible, key=lambda path: PRICES[path] * path_pairs(path, size, kernel))
+    prices = PRICES if border == "clip" else PRICES | {"shift": SHIFTED_PRICE}
+    return min(possible, key=lambda path: prices[path] * path_pairs(path, size, kernel))
 
 
 def path_pairs(path: str, size: Sequence[int], kernel: Ints) -> int:

@@ -20,6 +20,10 @@ from torch import Tensor
 from mixlab.ops.neighbours import Ints, Window, axis_tables
 from mixlab.ops.windows import offsets
 
+# Of an axis: the table (k, n) of positions, and whether positions share a window at the axis's ends only (no dilation,
+# and the window fits), so that slices do for what is gathered otherwise.
+_Axis = tuple[Tensor, bool]
+
 
 def window_scores(q: Tensor, k: Tensor, window: Window) -> Tensor:
     """``s[j, i] = q[i] · k[neighbour j of i]``, summed over ``d``: ``(B, heads, K, N)``."""
@@ -44,8 +48,7 @@ def _neighbours(t: Tensor, window: Window) -> Iterator[Tensor]:
         for offset in offsets(window.kernel, window.dilation):
             yield _shifted(padded, offset, window, size)
     else:
-        tables = [table[0] for table in axis_tables(size, window, t.device)]
-        yield from _picked(t.contiguous(), tables)
+        yield from _picked(t.contiguous(), _places(size, window, t.device))
 
 
 def _halo(window: Window) -> list[int]:
@@ -59,24 +62,49 @@ def _shifted(padded: Tensor, offset: Ints, window: Window, size: Ints) -> Tensor
     return padded
 
 
-def _picked(t: Tensor, tables: list[Tensor]) -> Iterator[Tensor]:
-    """Neighbours by position, from tables (k, n) of the last axes: one axis after the other."""
+def _picked(t: Tensor, tables: list[_Axis]) -> Iterator[Tensor]:
+    """Neighbours by position, from tables of the last axes: one axis after the other."""
     if not tables:
         yield t
         return
-    for key in tables[0].unbind(0):
-        yield from _picked(t.index_select(t.ndim - len(tables), key), tables[1:])
+    axis = t.ndim - len(tables)
+    for place in range(len(tables[0][0])):
+        yield from _picked(_pick(t, axis, *tables[0], place), tables[1:])
 
 
-def _put_back(maps: Iterator[Tensor], tables: list[Tensor]) -> Tensor:
+def _places(size: Ints, window: Window, device: torch.device) -> list[_Axis]:
+    axes = zip(size, window.kernel, window.dilation, axis_tables(size, window, device), strict=True)
+    traced = torch.compiler.is_compiling()  # a comparison would fix a dynamic size
+    return [(table[0], not traced and step == 1 and n >= k) for n, k, step, table in axes]
+
+
+def _pick(t: Tensor, axis: int, table: Tensor, plain: bool, place: int) -> Tensor:
+    """``t`` at one place of every window along an axis."""
+    if not plain:
+        return t.index_select(axis, table[place])
+    (k, n), end = table.shape, [*t.shape]
+    end[axis] = k // 2  # so many positions share the first window, and as many the last
+    first, last = (t.narrow(axis, at, 1).expand(end) for at in (place, n - k + place))
+    return torch.cat([first, t.narrow(axis, place, n - 2 * (k // 2)), last], dim=axis)
+
+
+def _put_back(maps: Iterator[Tensor], tables: list[_Axis]) -> Tensor:
     """The transpose of :func:`_picked`, summed."""
     if not tables:
         return next(maps)
     total = None
-    for key in tables[0].unbind(0):
+    for place in range(len(tables[0][0])):
         part = _put_back(maps, tables[1:])
+        axis = part.ndim - len(tables)
         total = torch.zeros_like(part) if total is None else total
-        total.index_add_(part.ndim - len(tables), key, part)
+        table, plain = tables[0]
+        if not plain:
+            total.index_add_(axis, table[place], part)
+            continue
+        (k, n), half = table.shape, len(table) // 2
+        total.narrow(axis, place, n - 2 * half).add_(part.narrow(axis, half, n - 2 * half))
+        total.narrow(axis, place, 1).add_(part.narrow(axis, 0, half).sum(dim=axis, keepdim=True))
+        total.narrow(axis, n - k + place, 1).add_(part.narrow(axis, n - half, half).sum(dim=axis, keepdim=True))
     assert total is not None
     return total
 
@@ -105,8 +133,7 @@ def _spread(weights: Tensor, x: Tensor, window: Window) -> Tensor:
     size, x = tuple(x.shape[3:]), x.contiguous()
     each = _each(weights, size)
     if window.border == "shift":
-        tables = [table[0] for table in axis_tables(size, window, x.device)]
-        return _put_back((weight * x for weight in each), tables)
+        return _put_back((weight * x for weight in each), _places(size, window, x.device))
     padded = x.new_zeros(*x.shape[:3], *(n + 2 * halo for n, halo in zip(size, _halo(window), strict=True)))
     for weight, offset in zip(each, offsets(window.kernel, window.dilation), strict=True):
         _shifted(padded, offset, window, size).addcmul_(weight, x)
