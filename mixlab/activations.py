@@ -34,9 +34,9 @@ class _SquaredReLU(torch.autograd.Function):
 
 def squared_relu(x: Tensor) -> Tensor:
     """``relu(x)²``."""
-    if torch.compiler.is_compiling() or not x.requires_grad:
+    if torch.compiler.is_compiling():
         return F.relu(x).square()
-    return _SquaredReLU.apply(x)
+    return _SquaredReLU.apply(x) if x.requires_grad else F.relu(x).square_()
 
 
 @ACTIVATIONS.register("squared_relu")
@@ -70,10 +70,10 @@ class StarReLU(nn.Module):
 def linear_after(act: nn.Module, x: Tensor, linear: Pointwise) -> Tensor:
     """``linear(act(x))`` for a map ``(B, C, *spatial)``.
 
-    The scale and shift of a StarReLU go into the matrix that follows: ``W (s r + b) = (s W) r + b (W 1)``. The matrix
-    is much smaller than the map, in the forward pass and in the backward one.
+    Where the matrix is smaller than the map, the scale and shift of a StarReLU go into it, which saves passes over the
+    map forward and backward: ``W (s r + b) = (s W) r + b (W 1)``.
     """
-    if not isinstance(act, StarReLU):
+    if not isinstance(act, StarReLU) or torch.compiler.is_compiling() or x.numel() < linear.weight.numel():
         return linear(act(x))
     shift = linear.weight.sum(1) * act.bias
     shift = shift if linear.bias is None else shift + linear.bias

@@ -25,7 +25,8 @@ def export_program(
 
     Args:
         model: in evaluation mode.
-        image_size: an example's height and width (depth), an int or one per axis; the only size unless ``dynamic_size``.
+        image_size: an example's height and width (depth), an int or one per axis; the only size unless
+            ``dynamic_size``.
         dynamic_batch: leave the batch size free.
         dynamic_size: smallest and largest size per axis that the graph takes.
 

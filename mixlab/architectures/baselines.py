@@ -3,9 +3,9 @@ sail-sg/metaformer).
 
 The stem is a 7x7 convolution of stride 4 followed by a norm, later patches are a norm and a 3x3 convolution of stride
 2; norms have no bias, the MLP neither, and its activation is StarReLU. The last two stages have a learned factor on
-each shortcut. The first three families normalise over channels and positions and classify linearly; ConvFormer and CAFormer
-normalise channels and classify through a hidden layer. RandFormer's matrices belong to the grid of 224 x 224 images
-unless built with another ``image_size``.
+each shortcut. The first three families normalise over channels and positions and classify linearly; ConvFormer and
+CAFormer normalise channels and classify through a hidden layer. RandFormer's matrices belong to the grid of 224 x 224
+images unless built with another ``image_size``.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -13,7 +14,7 @@ from mixlab.cost import Cost, Size, convolution
 from mixlab.embeddings.base import EMBEDDINGS, Embedding
 from mixlab.errors import expected
 from mixlab.norms import build_norm, norm_cost
-from mixlab.ops.convs import CONVS
+from mixlab.ops.convs import CONVS, channels_last
 from mixlab.ops.windows import PerAxis, conv_output, per_axis
 
 
@@ -74,7 +75,17 @@ class ConvEmbedding(Embedding):
         if self.pad_end:
             missing = [-n % s for n, s in zip(x.shape[2:], self.stride, strict=True)]
             x = F.pad(x, [zeros for m in reversed(missing) for zeros in (0, m)])
-        return self.norm(self.proj(x))
+        return self.norm(self._convolve(x))
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        """The convolution, on a CPU with the smaller of two copies.
+
+        Where channels are innermost in a map, torch copies the weights into that order in every call. Weights that are
+        larger than the map (late stages, small batches) stay, and the map is copied, there and back.
+        """
+        if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() >= self.proj.weight.numel():
+            return self.proj(x)
+        return channels_last(self.proj(x.contiguous()))
 
     @property
     def reduction(self) -> Size:

@@ -16,6 +16,7 @@ from mixlab.heads import HEADS
 from mixlab.metaformer.config import MetaFormerConfig
 from mixlab.metaformer.stage import Stage
 from mixlab.norms import build_norm, norm_cost
+from mixlab.ops.convs import channels_last
 from mixlab.ops.windows import check_map, per_axis
 
 
@@ -80,7 +81,7 @@ class MetaFormer(nn.Module):
     def _run(self, x: Tensor, last: int | None = None) -> tuple[list[Tensor], Tensor | None]:
         """Maps after every stage up to the ``last``, and the global tokens then."""
         self._check(x)
-        x = _channels_last(x)
+        x = channels_last(x)  # as pointwise layers leave every later map: then nothing between them needs a copy
         maps: list[Tensor] = []
         tokens: Tensor | None = None
         start = self.config.global_tokens.start_stage if self.config.global_tokens else -1
@@ -167,13 +168,6 @@ class MetaFormer(nn.Module):
             size = stage.embed.output_size(size)
             total += norm_cost(norm, size)
         return total + (self.head.cost(size) if self.head is not None else Cost())
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """The image with its channels innermost in memory, as pointwise layers leave every later map: norms, pooling and
-    convolutions then need no copies between them (``benchmarks/architectures.py``)."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return x.contiguous(memory_format=formats[x.ndim]) if x.ndim in formats else x
 
 
 def _initialise(module: nn.Module, conv_init: str = "default") -> None:
