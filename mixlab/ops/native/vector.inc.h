@@ -86,7 +86,7 @@ struct Bits<double> {
 template <class T>
 INLINE Vec<T> exp2v(Vec<T> x) {
     typedef typename Types<T>::I I;
-    x = maxv<T>(x, all(Bits<T>::lowest));
+    x = x < Bits<T>::lowest ? all(Bits<T>::lowest) : x;
     const Vec<T> t = x + Bits<T>::magic;  // the integer part is now in the low bits
     const Vec<T> f = x - (t - Bits<T>::magic);
     const I n = (I)t << Bits<T>::mantissa;

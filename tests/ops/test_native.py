@@ -1,0 +1,242 @@
+"""The native kernel where the operator's own tests do not look: instruction sets, threads, memory, layouts, graphs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixlab.ops import local_aggregate, local_attention
+from mixlab.ops import local_attention_native as native
+
+pytestmark = pytest.mark.skipif(native.available() is not None, reason=f"native kernel: {native.available()}")
+
+ISAS = ["avx512", "avx2", "portable"]
+TOLERANCES = {torch.float32: 3e-5, torch.float64: 1e-10}
+
+
+@pytest.fixture(autouse=True)
+def _poisoned() -> Iterator[None]:
+    """Scratch memory starts as NaN, and the best instruction set is back afterwards."""
+    best, native._POISON[0] = native.instruction_set(), 1
+    yield
+    native._POISON[0] = 0
+    native.set_instruction_set(best)
+
+
+def use(isa: str) -> None:
+    if not native.set_instruction_set(isa):
+        pytest.skip(f"this machine has no {isa}")
+
+
+def problem(seed: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Larger and odder than the operator's: several vectors a row, many images, two dozen channels."""
+    dice = random.Random(seed)
+
+    def tensor(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=dtype).requires_grad_()
+
+    axes = dice.choice([1, 2, 2, 3])
+    most = {1: 70, 2: 21, 3: 8}[axes]
+    size = [dice.randint(1, most) for _ in range(axes)]
+    kernel = [dice.choice([1, 3, 5, 7, 9]) for _ in range(axes)]
+    border, heads, d = dice.choice(["clip", "clip", "shift"]), dice.randint(1, 3), dice.choice([1, 5, 8, 16, 24])
+    batch = dice.randint(1, 6)
+    if dice.random() < 0.5:
+        q, k, v = (tensor(batch, heads, d, *size) for _ in range(3))
+    else:  # views of one channels-last map
+        joined = torch.randn(batch, *size, 3, heads, d, dtype=dtype).movedim((-3, -2, -1), (0, 2, 3))
+        q, k, v = (t.requires_grad_() for t in joined.unbind(0))
+    found: dict[str, Any] = {"q": q, "k": k, "v": v, "kernel_size": kernel, "border": border}
+    found["dilation"] = [dice.choice([1, 1, 2, 3]) for _ in range(axes)]
+    if dice.random() < 0.5:
+        found["bias"] = tensor(heads, *(2 * n - 1 if border == "shift" else n for n in kernel))
+    if dice.random() < 0.6:
+        grid, entries = dice.choice([[], size]), dice.choice([1, 3, 6, 9])
+        found["extra_kv"] = (tensor(batch, heads, *grid, entries, d), tensor(batch, heads, *grid, entries, d))
+        found["extra_bias"] = dice.choice([None, tensor(entries), tensor(heads, *size, entries)])
+    return found
+
+
+def leaves(arguments: dict[str, Any]) -> list[Tensor]:
+    tensors = [t for t in arguments.values() if isinstance(t, Tensor)]
+    return tensors + list(arguments.get("extra_kv", ()))
+
+
+def everything(arguments: dict[str, Any], backend: str) -> list[Tensor]:
+    """Output, log-sum-exp and gradients of both."""
+    out, lse = local_attention(**arguments, backend=backend, return_lse=True)
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(t.shape, generator=generator, dtype=torch.float64).to(t.dtype) for t in (out, lse)]
+    return [out.detach(), lse.detach(), *torch.autograd.grad([out, lse], leaves(arguments), weights)]
+
+
+def error(got: list[Tensor], want: list[Tensor]) -> float:
+    assert all(torch.isfinite(g).all() for g in got)
+    return max((float((g - w).abs().max()) / (1 + float(w.abs().max())) for g, w in zip(got, want, strict=True)))
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("isa", ISAS)
+def test_random_problem(isa: str, seed: int) -> None:
+    use(isa)
+    dtype = torch.float64 if seed % 3 == 0 else torch.float32
+    arguments = problem(seed, dtype)
+    assert error(everything(arguments, "native"), everything(arguments, "reference")) < TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("border", ["clip", "shift"])
+@pytest.mark.parametrize("size", [(17,), (9, 20), (5, 4, 6)])
+def test_aggregate(size: tuple[int, ...], border: str, isa: str) -> None:
+    use(isa)
+    kernel = (5, 3, 3)[: len(size)]
+    window = math.prod(kernel)
+    last = torch.randn(3, 2, *size, window).requires_grad_()
+    first = torch.randn(3, 2, window, *size).movedim(2, -1).requires_grad_()  # as a product over channels gives it
+    v = torch.randn(3, 2, 7, *size).requires_grad_()
+    for weights in (last, first):
+        results = []
+        for backend in ("native", "reference"):
+            out = local_aggregate(weights, v, kernel, border=border, backend=backend)
+            results.append([out.detach(), *torch.autograd.grad(out.square().sum(), [weights, v])])
+        assert error(*results) < 3e-5
+        assert results[0][1].stride() == weights.stride()
+
+
+@pytest.mark.parametrize("border", ["clip", "shift"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_gradcheck(border: str, shared: bool) -> None:
+    size, heads = (4, 5), 2
+    grid = () if shared else size
+    bias = (heads, 3, 3) if border == "clip" else (heads, 5, 5)
+    shapes = [(2, heads, 3, *size)] * 3 + [bias, *[(2, heads, *grid, 2, 3)] * 2, (heads, *size, 2)]
+    inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+
+    def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, ek: Tensor, ev: Tensor, eb: Tensor) -> Any:
+        return native.run(q, k, v, (3, 3), (1, 1), border, bias, 0.7, None, ek, ev, eb)
+
+    torch.autograd.gradcheck(call, inputs)
+
+
+SHAPES = [(1, 1, 16, 60, 20), (3, 2, 8, 40, 9), (1, 1, 4, 12, 5, 6), (2, 1, 16, 200)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_threads_do_not_change_a_bit(shape: tuple[int, ...]) -> None:
+    axes = len(shape) - 3
+    q, k, v = (torch.randn(shape).requires_grad_() for _ in range(3))
+    token = tuple(torch.randn(*shape[:2], 2, shape[2]).requires_grad_() for _ in range(2))
+    bias = torch.randn(shape[1], *(3,) * axes).requires_grad_()
+    arguments = {"q": q, "k": k, "v": v, "kernel_size": 3, "bias": bias, "extra_kv": token}
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = everything(arguments, "native")
+        torch.set_num_threads(3)
+        three = everything(arguments, "native")
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(one, three, strict=True))
+    assert error(one, everything(arguments, "reference")) < 3e-5  # rows were split among tasks
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e2])
+def test_extreme_logits(factor: float) -> None:
+    q, k, v = (torch.randn(2, 2, 16, 9, 9) for _ in range(3))
+    q, k = (t * (factor / 4) ** 0.5 for t in (q, k))
+    arguments = {"q": q.requires_grad_(), "k": k.requires_grad_(), "v": v.requires_grad_(), "kernel_size": 5}
+    assert all(torch.isfinite(t).all() for t in everything(arguments, "native"))
+    same = local_attention(**arguments, backend="native") - local_attention(**arguments, backend="reference")
+    assert same.abs().max() < 1e-2  # float32 rounds a logit of 1e4 by 1e-3
+
+
+def test_images_do_not_meet() -> None:
+    """Rows of several images stand side by side in the kernel; what is not finite stays in its image."""
+    q, k, v = (torch.randn(4, 4, 16, 7, 7) for _ in range(3))
+    clean = [t.clone().requires_grad_() for t in (q, k, v)]
+    k[1, 0, 3, 6, 6], v[2, 1, 0, 0, 0] = math.nan, math.inf
+    dirty = [t.clone().requires_grad_() for t in (q, k, v)]
+    results = []
+    for q, k, v in (clean, dirty):
+        out, lse = native.run(q, k, v, (3, 3), (1, 1), "clip", None, 0.25, None, None, None, None)
+        results.append([out, lse, *torch.autograd.grad(out.sum() + lse.sum(), [q, k, v])])
+    for a, b in zip(*results, strict=True):
+        assert torch.allclose(a[[0, 3]], b[[0, 3]], rtol=1e-5, atol=1e-6)
+    assert results[1][0].isnan().any()
+
+
+@pytest.mark.parametrize(
+    "shape", [(0, 2, 8, 5, 5), (2, 2, 8, 1, 1), (3, 1, 8, 1, 40), (2, 1, 8, 40, 1), (1, 1, 128, 3, 3)]
+)
+def test_edges(shape: tuple[int, ...]) -> None:
+    q, k, v = (torch.randn(shape).requires_grad_() for _ in range(3))
+    out, lse = native.run(q, k, v, (7, 7), (1, 1), "clip", None, 0.3, None, None, None, None)
+    gradients = torch.autograd.grad(out.sum() + lse.sum(), [q, k, v])
+    assert out.shape == shape
+    if shape[0]:
+        want = local_attention(q, k, v, 7, scale=0.3, backend="reference", return_lse=True)
+        expected = torch.autograd.grad(want[0].sum() + want[1].sum(), [q, k, v])
+        got = [out.detach(), lse.detach(), *gradients]
+        assert error(got, [*(w.detach() for w in want), *expected]) < 3e-5
+
+
+def test_layout_is_kept() -> None:
+    """No permute between a linear layer's map and the kernel, nor after it."""
+    q, k, v = torch.randn(2, 6, 5, 3, 2, 8).movedim((-3, -2, -1), (0, 2, 3)).unbind(0)
+    out, _ = native.run(q, k, v, (3, 3), (1, 1), "clip", None, 0.3, None, None, None, None)
+    assert out.flatten(1, 2).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_refusals() -> None:
+    q = torch.randn(1, 1, 8, 4, 4)
+    assert native.supports(q, (3, 3), (1, 1)) is None
+    assert "softcap" in str(native.supports(q, (3, 3), (1, 1), softcap=1.0))
+    assert "bfloat16" in str(native.supports(q.bfloat16(), (3, 3), (1, 1)))
+    assert "head sizes" in str(native.supports(torch.empty(1, 1, 129, 2, 2), (3, 3), (1, 1)))
+    assert "larger than the grid" in str(native.supports_aggregate(q, (7, 7), (1, 1), "shift"))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    bias = q.new_ones(q.shape[1], 3, 3)
+    return native.run(q, k, v, (3, 3), (1, 1), "clip", bias, 0.3, None, None, None, None)[0]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck looks at tensors that are not leaves
+def test_operators() -> None:
+    q, k, v = (torch.randn(2, 2, 4, 5, 6, requires_grad=True) for _ in range(3))
+    extra = torch.randn(2, 2, 1, 4, requires_grad=True)
+    torch.library.opcheck(native._attend, (q, k, v, [3, 3], [1, 1], False, 0.5, None, None, None, None))
+    torch.library.opcheck(native._attend, (q, k, v, [3, 3], [1, 1], True, 0.5, None, extra, extra, None))
+    weights = torch.randn(2, 2, 5, 6, 9, requires_grad=True)
+    torch.library.opcheck(native._aggregate, (weights, v, [3, 3], [1, 1], False))
+
+
+def test_compile() -> None:
+    torch._dynamo.reset()
+    compiled: Callable[..., Tensor] = torch.compile(attend, backend="aot_eager", fullgraph=True)
+    for size in ((5, 6), (9, 7)):
+        q, k, v = (torch.randn(2, 2, 4, *size, requires_grad=True) for _ in range(3))
+        got, want = compiled(q, k, v), attend(q, k, v)
+        assert torch.equal(got, want)
+        gradients = [torch.autograd.grad(y.square().sum(), [q, k, v]) for y in (got, want)]
+        assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+class _Module(torch.nn.Module):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, k, v)
+
+
+def test_export_with_dynamic_sizes() -> None:
+    batch, height, width = (torch.export.Dim(n, min=2, max=64) for n in ("batch", "height", "width"))
+    shapes = ({0: batch, 3: height, 4: width},) * 3
+    q, k, v = (torch.randn(3, 2, 4, 8, 10) for _ in range(3))
+    program = torch.export.export(_Module(), (q, k, v), dynamic_shapes=shapes)
+    q, k, v = (torch.randn(5, 2, 4, 6, 9) for _ in range(3))
+    assert torch.equal(program.module()(q, k, v), attend(q, k, v))
