@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LIBRARY = Path(__file__).parent / "native"
+LIBRARY = Path(os.environ.get("MIXLAB_NATIVE_FOLDER", Path(__file__).parent / "native"))  # a sanitizer's build
 MAX_HEAD_DIM = 128
 DTYPES = {torch.float32: 0, torch.float64: 1}
 _VIEWS = (
@@ -124,7 +125,7 @@ def run(
 def aggregate(
     weights: Tensor, v: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip"
 ) -> Tensor:
-    """``y[i] = sum_j weights[i, j] v[neighbour j of i]``: ``(B, heads, *spatial, K)`` and ``(B, heads, d, *spatial)``."""
+    """``y[i] = sum_j weights[i, j] v[neighbour j of i]`` for weights ``(B, heads, *spatial, K)``."""
     return _aggregate(weights, v, list(kernel), list(dilation), border == "shift")
 
 

@@ -151,7 +151,6 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
     const Problem& p = *problem;
     const Task& t = *task;
     Work<T> w(p, t, false, memory);
-    if (p.poison) __builtin_memset(memory, 0xff, w.bytes - 64);
     w.prepare(p, t);
     if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
     const bool deep = t.depth > 1;

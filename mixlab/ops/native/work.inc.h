@@ -3,6 +3,14 @@
 constexpr double kLog2e = 1.4426950408889634;
 constexpr double kMasked = -1e30;  // finite: no infinity minus infinity, and exp2v turns it into exactly 0
 
+#ifdef __SANITIZE_ADDRESS__
+extern "C" void __asan_poison_memory_region(void const volatile*, size_t);
+extern "C" void __asan_unpoison_memory_region(void const volatile*, size_t);
+constexpr size_t kRedZone = 192;  // between the pieces of scratch memory, so that running over one is noticed
+#else
+constexpr size_t kRedZone = 0;
+#endif
+
 struct Arena {
     char* base;
     size_t used = 0;
@@ -10,6 +18,10 @@ struct Arena {
     T* take(size_t n) {
         T* at = (T*)(base + used);
         used += (n * sizeof(T) + 63) / 64 * 64;
+#ifdef __SANITIZE_ADDRESS__
+        if (base) __asan_poison_memory_region(base + used, kRedZone);
+#endif
+        used += kRedZone;
         return at;
     }
 };
@@ -48,6 +60,10 @@ struct Work {
     size_t bytes;
 
     Work(const Problem& p, const Task& t, bool back, void* memory) {
+#ifdef __SANITIZE_ADDRESS__
+        if (memory) __asan_unpoison_memory_region(memory, Work(p, t, back, nullptr).bytes - 64);
+#endif
+        if (memory && p.poison) __builtin_memset(memory, 0xff, Work(p, t, back, nullptr).bytes - 64);
         Arena a{(char*)memory};
         constexpr int L = kLanes<T>;
         d = p.d, E = p.extra, backward = back, aggregate = p.w.data != nullptr;
