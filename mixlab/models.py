@@ -96,20 +96,22 @@ class ModelConfig:
         """Token mixers of every stage."""
         if self.token_mixer is None and self.stages is None and self.kernel_size is None:
             return [s.mixers for s in base.stages]
-        studied = self._studied(base)
-        table = {"P": (Part("pooling", {"kernel_size": 3}),), "T": studied}
+        table: dict[str, tuple[Part, ...]] = {"P": (Part("pooling", {"kernel_size": 3}),)}
         table |= {letter: _parts(value) for letter, value in self.letters.items()}
         pattern = self.stages or "T" * len(base.stages)
-        if len(pattern) != len(base.stages) or not set(pattern) <= set(table):
-            want = f"{len(base.stages)} letters out of {', '.join(sorted(table))}"
+        if len(pattern) != len(base.stages) or not set(pattern) <= {*table, "T"}:
+            want = f"{len(base.stages)} letters out of {', '.join(sorted({*table, 'T'}))}"
             raise expected(
                 "stages", want, pattern, f"'{'P' * (len(base.stages) // 2)}{'T' * -(-len(base.stages) // 2)}'"
             )
-        return [table[letter] for letter in pattern]
+        return [
+            table[letter] if letter in table else self._studied(stage)
+            for letter, stage in zip(pattern, base.stages, strict=True)
+        ]
 
-    def _studied(self, base: MetaFormerConfig) -> tuple[Part, ...]:
-        """The mixer under study, with ``kernel_size`` in its options."""
-        parts = base.stages[-1].mixers if self.token_mixer is None else _parts(self.token_mixer)
+    def _studied(self, stage: StageConfig) -> tuple[Part, ...]:
+        """The mixer under study, or the stage's own where none is named, with ``kernel_size`` in its options."""
+        parts = stage.mixers if self.token_mixer is None else _parts(self.token_mixer)
         if self.kernel_size is None:
             return parts
         for part in parts:

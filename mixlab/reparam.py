@@ -1,7 +1,7 @@
 """Parts with a training form and a deployment form that computes the same (structural reparameterisation).
 
-A part has ``fuse()``, which returns the module that takes its place, in evaluation mode only; the part itself stays as
-it was. ``MetaFormer.fuse`` puts it in place. A container counts and measures what it holds through
+A part has ``fuse()``, which returns the module that takes its place, in evaluation mode only; the parts of this file
+stay as they were. ``MetaFormer.fuse`` puts it in place. A container counts and measures what it holds through
 :func:`layer_cost` and :func:`layer_output`, which know both forms.
 """
 
@@ -22,6 +22,13 @@ from mixlab.errors import expected
 from mixlab.norms import batch_norm, norm_cost
 from mixlab.ops.convs import CONVS
 from mixlab.ops.windows import PerAxis, check_spatial_dims, conv_output, odd_kernel, per_axis
+
+
+def fused_conv(conv: Any, norm: Any) -> Any:
+    """One convolution for a convolution and its BatchNorm, in evaluation mode."""
+    fused = fuse_conv_bn_eval(conv, norm)
+    fused.bias.requires_grad_(conv.weight.requires_grad)  # torch leaves a new bias untrainable
+    return fused
 
 
 class ConvNorm(nn.Module):
@@ -72,9 +79,7 @@ class ConvNorm(nn.Module):
 
     def fuse(self) -> nn.Module:
         """One convolution that computes the same."""
-        fused = fuse_conv_bn_eval(self.conv, self.norm)
-        fused.bias.requires_grad_(self.conv.weight.requires_grad)  # torch leaves a new bias untrainable
-        return fused
+        return fused_conv(self.conv, self.norm)
 
 
 class RepDepthwise(nn.Module):

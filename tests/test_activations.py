@@ -41,3 +41,19 @@ def test_linear_after_is_the_linear_layer_after_the_activation(name: str, bias: 
         torch.autograd.grad(together, parameters, weights), torch.autograd.grad(apart, parameters, weights), strict=True
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_a_watched_layer_is_called() -> None:
+    """Hooks, and layers of another kind (adapters), take no short cut."""
+    act, linear, x = StarReLU(), Pointwise(3, 5), torch.randn(2, 3, 7, 5)
+    calls: list[str] = []
+    linear.register_forward_hook(lambda *_: calls.append("linear"))
+    linear_after(act, x, linear)
+    assert calls == ["linear"]
+
+
+def test_gradients_of_functions() -> None:
+    act = SquaredReLU()
+    x = torch.randn(3, 4)
+    each = torch.func.vmap(torch.func.grad(lambda row: act(row).sum()))(x)
+    torch.testing.assert_close(each, 2 * x.clamp(min=0))

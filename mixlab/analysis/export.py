@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mixlab.errors import expected
+from mixlab.errors import Quoted, expected
 from mixlab.metaformer import MetaFormer
 from mixlab.ops.windows import PerAxis, per_axis
 
@@ -37,6 +37,12 @@ def export_program(
         raise expected("export_program", "a model in evaluation mode", "training mode", "model.eval()")
     size = per_axis(image_size, model.config.spatial_dims, "image_size")
     model.stage_sizes(size)
+    if dynamic_size is not None:
+        low, high = dynamic_size
+        if not low <= min(size) <= max(size) <= high:
+            raise expected("export_program image_size", f"sizes from {low} to {high}, as dynamic_size says", size)
+        if model.config.image_size is not None:
+            raise expected("export_program dynamic_size", "a model of no fixed image_size", model.config.image_size)
     parameter = next(model.parameters())
     example = torch.randn(2, model.config.in_channels, *size, device=parameter.device, dtype=parameter.dtype)
     axes: dict[int, Any] = {0: torch.export.Dim("batch", min=1)} if dynamic_batch else {}
@@ -80,6 +86,10 @@ def export_onnx(
     """
     if model.head is None:
         raise expected("export_onnx", "a model that returns logits", "features_only=True")
+    parameter = next(model.parameters())
+    if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+        got = Quoted(f"{parameter.dtype} on {parameter.device}")
+        raise expected("export_onnx", "a model in float32 on the CPU", got, "model.cpu().float()")
     try:
         import onnxruntime  # heavy, and needed here only
         import onnxscript  # noqa: F401
@@ -102,6 +112,6 @@ def export_onnx(
         with torch.inference_mode():
             want = model(images)
         difference = (torch.from_numpy(got) - want).abs().max().item()
-        if difference > 1e-4 * max(want.abs().max().item(), 1.0):
+        if not difference <= 1e-4 * max(want.abs().max().item(), 1.0):  # also when it is no number
             raise expected("export_onnx", "the model's logits from onnxruntime", f"a difference of {difference:.1e}")
     return file

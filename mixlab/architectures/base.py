@@ -59,7 +59,8 @@ class OfficialNames:
     shape: Callable[[str, Shape], Shape] = same_shape
     """Official shape of an entry, from its official key and our shape; both hold the numbers in the same order."""
     constants: Callable[[MetaFormerConfig], dict[str, Tensor]] = no_constants
-    """Official entries that follow from the configuration and that our models do not store."""
+    """Official entries that follow from the configuration and that our models do not store. A file must hold
+    those of the published configuration."""
 
 
 @dataclass(frozen=True, kw_only=True)

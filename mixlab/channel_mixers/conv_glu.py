@@ -5,6 +5,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixlab.activations import is_watched
 from mixlab.channel_mixers.base import ChannelMixer, register_channel_mixer
 from mixlab.cost import Cost, Size, convolution, linear
 from mixlab.errors import expected
@@ -66,6 +67,8 @@ class ConvGLU(ChannelMixer):
 
     def _halves(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Two products rather than one that is cut in two: each half lies in one piece for what follows."""
+        if type(self.fc1) is not Pointwise or is_watched(self.fc1):
+            return self.fc1(x).chunk(2, dim=1)
         (w_u, w_v), (b_u, b_v) = self.fc1.weight.chunk(2), self.fc1.bias.chunk(2)
         return pointwise(x, w_u, b_u), pointwise(x, w_v, b_v)
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mixlab.cost import Cost, Size, convolution
 from mixlab.embeddings.base import EMBEDDINGS, Embedding
@@ -16,6 +15,7 @@ from mixlab.errors import expected
 from mixlab.norms import build_norm, norm_cost
 from mixlab.ops.convs import CONVS, channels_last
 from mixlab.ops.windows import PerAxis, conv_output, per_axis
+from mixlab.reparam import fused_conv
 
 
 @EMBEDDINGS.register("conv")
@@ -110,6 +110,6 @@ class ConvEmbedding(Embedding):
     def fuse(self) -> ConvEmbedding:
         """Fold a BatchNorm after the convolution into it (evaluation mode)."""
         if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
-            self.proj = fuse_conv_bn_eval(self.proj, self.norm)
+            self.proj = fused_conv(self.proj, self.norm)
             self.norm = nn.Identity()
         return self

@@ -57,6 +57,7 @@ class LearnedPosition(Position):
     """
 
     needs_grid = True
+    no_decay = ("embedding",)
 
     def __init__(self, dim: int, *, grid_size: Size, spatial_dims: int = 2, resize: str = "none") -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class LearnedPosition(Position):
                 "learned position",
                 f"a grid of {self.grid_size}",
                 tuple(size),
-                "resize='bilinear', or the image_size of training",
+                "a model built with the image_size of these images, or the part's option resize='bilinear'",
             )
         return F.interpolate(self.embedding, size=size, mode=self.mode, align_corners=False).expand(
             len(x), *x.shape[1:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -140,6 +141,7 @@ class MetaFormer(nn.Module):
         """A new classifier for ``num_classes``; with 0 the model returns pooled features."""
         if self.head is None:
             raise expected("reset_classifier", "a model with a head", Quoted("features_only=True"))
+        self.config = dataclasses.replace(self.config, num_classes=num_classes)
         somewhere = next(self.stages.parameters())
         self.head.reset(num_classes)
         self.head.to(somewhere.device, somewhere.dtype)
@@ -148,6 +150,14 @@ class MetaFormer(nn.Module):
         """Recompute blocks in the backward pass: less memory, more time, same result."""
         for stage in self.each_stage():
             stage.grad_checkpointing = enable
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that optimisers should not shrink, beside vectors: tokens, and what parts list in
+        ``no_decay`` (positions, temperatures, position bias)."""
+        names = {name for name, _ in self.named_parameters() if name == "tokens"}
+        for prefix, module in self.named_modules():
+            names |= {f"{prefix}.{name}" for name in getattr(module, "no_decay", ())}
+        return names
 
     def fuse(self) -> MetaFormer:
         """Bring every part with a training form into its deployment form, in place; for evaluation only."""

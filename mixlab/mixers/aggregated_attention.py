@@ -67,6 +67,7 @@ class AggregatedAttention(Mixer):
     Source: TransNeXt, Shi (arXiv:2311.17132), the first three stages.
     """
 
+    no_decay = ("temperature", "query_embedding", "relative_pos_bias_local")
     includes = Includes(projections=True, mixes_channels=True, learned=True, position="bias", reach="global")
 
     def __init__(

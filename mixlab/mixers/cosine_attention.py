@@ -41,6 +41,7 @@ class CosineAttention(Mixer):
     Source: TransNeXt, Shi (arXiv:2311.17132), the last stage.
     """
 
+    no_decay = ("temperature", "query_embedding")
     includes = Includes(projections=True, mixes_channels=True, learned=True, position="bias", reach="global")
 
     def __init__(

@@ -30,6 +30,8 @@ class LogCPB(nn.Module):
     Source: log-spaced CPB of Swin V2 (arXiv:2111.09883), as in TransNeXt (arXiv:2311.17132).
     """
 
+    no_decay = ("fc1.weight", "fc2.weight")  # as in TransNeXt's training
+
     def __init__(self, heads: int, spatial_dims: int, pretrain_size: PerAxis | None, where: str) -> None:
         super().__init__()
         self.heads, self.spatial_dims = heads, spatial_dims

@@ -162,10 +162,6 @@ class TimmMetaFormer(MetaFormer):
         found = tuple(self.head.get_submodule(n) for n in _classifiers(self.config.head, self.num_features))
         return found[0] if len(found) == 1 else found
 
-    def no_weight_decay(self) -> set[str]:
-        """Learned positions and tokens; timm itself spares vectors."""
-        return {n for n, _ in self.named_parameters() if n == "tokens" or n.endswith("position.embedding")}
-
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Names of parameters to depth: the stem, every block (or, if ``coarse``, every stage), then the rest."""
         blocks = [

@@ -17,7 +17,7 @@ from mixlab.studies.configuration import build, changed_fields, to_plain
 from mixlab.training.recipe import Recipe, expand_preset
 
 #: Raised whenever the same configuration would give other numbers: a changed default, another initialisation.
-NUMERICS_VERSION: Final = 1
+NUMERICS_VERSION: Final = 2
 HASH_LENGTH: Final = 12
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixlab.errors import Quoted, expected
+from mixlab.errors import Quoted, UserError, expected
 
 WRAPPERS = ("model_ema", "state_dict_ema", "ema_state_dict", "state_dict", "model", "net", "module")
 """Entries that hold a state dict in published files, best first: averaged weights are the ones that papers report."""
@@ -67,9 +67,8 @@ def open_checkpoint(path: str | PathLike[str], *, entry: str | None = None) -> C
         others += tuple(held[1:])
         content = content[held[0]]
     state = {str(k): v for k, v in content.items()}
-    for prefix in PREFIXES:
-        if all(k.startswith(prefix) for k in state):
-            state = {k.removeprefix(prefix): v for k, v in state.items()}
+    while shared := [p for p in PREFIXES if all(k.startswith(p) for k in state)]:
+        state = {k.removeprefix(shared[0]): v for k, v in state.items()}
     return Checkpoint(state, file, ".".join(names), others)
 
 
@@ -80,20 +79,36 @@ def _names(content: Any) -> list[str]:
 
 def _read(file: Path) -> Any:
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file  # torch's own formats need no such package
-
-        return load_file(file)
+        return _read_safetensors(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         needs = re.search(r"GLOBAL (\S+)", str(error))
-        got = f"one whose pickle needs {needs[1]}" if needs else str(error).split("\n")[0]
+        if needs is None:
+            raise _no_checkpoint(file) from None
+        got = f"one whose pickle needs {needs[1]}"
         hint = "to save its state dict alone, where you trust the file: opening a pickle can run any code"
         where = f"weights {file.name}"
         raise expected(where, "a file of tensors and plain values", Quoted(got), hint) from None
-    except (RuntimeError, EOFError) as error:
-        got = str(error).split("\n")[0]
-        raise expected(f"weights {file.name}", "a file written by torch.save", Quoted(got)) from None
+    except (RuntimeError, EOFError, LookupError, ValueError, AttributeError) as error:  # as torch meets other bytes
+        raise _no_checkpoint(file) from error
+
+
+def _no_checkpoint(file: Path) -> UserError:
+    got = Quoted("another kind of file, or a part of one" if file.stat().st_size else "an empty file")
+    return expected(f"weights {file.name}", "a file written by torch.save", got)
+
+
+def _read_safetensors(file: Path) -> Any:
+    try:
+        from safetensors import SafetensorError  # torch's own formats need no such package
+        from safetensors.torch import load_file
+    except ImportError:
+        raise expected(f"weights {file.name}", "the package safetensors", None, "pip install safetensors") from None
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise expected(f"weights {file.name}", "a safetensors file", Quoted(str(error))) from None
 
 
 def _is_state(content: Any) -> bool:

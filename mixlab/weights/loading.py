@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from os import PathLike
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mixlab.architectures import ARCHITECTURES, official_names
 from mixlab.errors import Quoted, expected
+from mixlab.heads import HEADS
 from mixlab.metaformer import MetaFormer
 from mixlab.weights.checkpoint import open_checkpoint
 from mixlab.weights.official import official_keys, to_own
 from mixlab.weights.report import LoadReport
 
 STEM = "stages.0.embed."
+INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_BLOCK = re.compile(r"(stages\.\d+\.blocks\.\d+)\.token_mixer\.")
 
 
 def load_pretrained(model: MetaFormer, path: str | PathLike[str], *, entry: str | None = None) -> LoadReport:
@@ -35,24 +39,29 @@ def load_pretrained(model: MetaFormer, path: str | PathLike[str], *, entry: str 
         UserError: the file cannot be read, or holds what the model has not, or the other way round.
     """
     checkpoint = open_checkpoint(path, entry=entry)
-    report = match(model, own_names(model, checkpoint.state), checkpoint.source)
+    ours = is_ours(model, checkpoint.state)
+    state = checkpoint.state if ours else to_own(model, checkpoint.state)
+    report = match(model, state, checkpoint.source, trust_mixers=ours)
     model.events.append({"kind": "weights", "message": report.summary()})
     return report
 
 
-def match(model: MetaFormer, state: Mapping[str, Tensor], source: str) -> LoadReport:
-    """Load entries under our own names, and account for every one."""
+def match(model: MetaFormer, state: Mapping[str, Tensor], source: str, *, trust_mixers: bool) -> LoadReport:
+    """Load entries under our own names, and account for every one.
+
+    ``trust_mixers``: entries of an exchanged mixer are that mixer's, as in a file of ours. In a published file they are
+    the former mixer's, and an equal name and shape are a coincidence.
+    """
     own, report = model.state_dict(), LoadReport(source)
-    announced = _Announced(model)
+    announced = _Announced(model, state, trust_mixers)
     loaded, wrong = dict(own), []
     for key in dict.fromkeys([*own, *state]):
         value, given, why = own.get(key), state.get(key), announced.reason(key)
-        if value is not None and given is not None and given.shape == value.shape:
+        if value is not None and given is not None and given.shape == value.shape and not announced.is_fresh(key):
             loaded[key] = given
             report.kept[key] = value.numel()
-        elif value is not None and given is not None and key.startswith(STEM) and _differ_in_channels(given, value):
-            loaded[key] = other_channels(given, value.shape[1])
-            report.adapted[key] = f"from {given.shape[1]} to {value.shape[1]} image channels, in turn, sums kept"
+        elif value is not None and given is not None and (made := _adapted(key, given, value)) is not None:
+            loaded[key], report.adapted[key] = made
         elif why is None:
             wrong.append(f"{key} {_misfit(given, value)}")
         else:
@@ -62,10 +71,23 @@ def match(model: MetaFormer, state: Mapping[str, Tensor], source: str) -> LoadRe
                 report.dropped[key] = why
     if wrong:
         shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
-        raise expected(f"weights from {source}", "every entry to fit the model", Quoted(shown))
+        norms = any(w.startswith("out_norms.") for w in wrong)
+        hint = "out_norm='group_norm' or the norm that the dense model has" if norms else ""
+        raise expected(f"weights from {source}", "every entry to fit the model", Quoted(shown), hint)
     report.check(own, state)
     model.load_state_dict(loaded)
     return report
+
+
+def _adapted(key: str, given: Tensor, value: Tensor) -> tuple[Tensor, str] | None:
+    """The entry for a model with other image channels, or for images of another size; and how it was made."""
+    if key.startswith(STEM) and _differ_in_channels(given, value):
+        return other_channels(given, value.shape[1]), f"from {given.shape[1]} to {value.shape[1]} image channels"
+    if key.endswith("position.embedding") and given.shape[:2] == value.shape[:2] and given.ndim == value.ndim:
+        size, mode = value.shape[2:], INTERPOLATION[given.ndim - 2]
+        resized = F.interpolate(given, size=size, mode=mode, align_corners=False)
+        return resized, f"{mode} from a grid of {tuple(given.shape[2:])} to {tuple(size)}"
+    return None
 
 
 def _misfit(given: Tensor | None, value: Tensor | None) -> str:
@@ -76,38 +98,67 @@ def _misfit(given: Tensor | None, value: Tensor | None) -> str:
 
 def own_names(model: MetaFormer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict's entries under our names: a file of ours has them, any other must have the official ones."""
+    return dict(state) if is_ours(model, state) else to_own(model, state)
+
+
+def is_ours(model: MetaFormer, state: Mapping[str, Tensor]) -> bool:
+    """The state dict has more of our names than of the official ones."""
     own = set(model.state_dict())
     name = model.config.architecture
     if name is None or official_names(name) is None or model.config.spatial_dims != 2:
-        return dict(state)
-    theirs = set(official_keys(model).values())
-    return dict(state) if len(own & set(state)) > len(theirs & set(state)) else to_own(model, state)
+        return True
+    return len(own & set(state)) > len(set(official_keys(model).values()) & set(state))
 
 
 class _Announced:
     """What the user asked to be different from the published model: our key to the reason, or None."""
 
-    def __init__(self, model: MetaFormer) -> None:
+    def __init__(self, model: MetaFormer, state: Mapping[str, Tensor], trust_mixers: bool) -> None:
         config = model.config
         base = ARCHITECTURES[config.architecture]() if config.architecture else config
-        self.head = "feature maps are returned" if model.head is None else f"{config.num_classes} classes"
-        self.exchanged = {
-            f"stages.{s}.blocks.{b}"
-            for s, (stage, original) in enumerate(zip(config.stages, base.stages, strict=True))
-            for b in range(stage.depth)
-            if stage.mixer_of(b) != original.mixer_of(b)
-        }
+        self.given = set(state)
+        self.head_left_out = model.head is None
+        self.classes = config.num_classes
+        self.classifier = self._classifier(model, state)
+        self.fresh, self.changed = set(), set()
+        for s, (stage, original) in enumerate(zip(config.stages, base.stages, strict=True)):
+            for b in range(stage.depth):
+                mixer, published = stage.mixer_of(b), original.mixer_of(b)
+                if mixer != published:
+                    self.changed.add(f"stages.{s}.blocks.{b}")
+                if mixer.name != published.name and not trust_mixers:
+                    self.fresh.add(f"stages.{s}.blocks.{b}")
+
+    @staticmethod
+    def _classifier(model: MetaFormer, state: Mapping[str, Tensor]) -> set[str]:
+        """Entries of the head that go with the number of classes, if the file has another one than the model."""
+        if model.head is None:
+            return set()
+        own = {k: v for k, v in model.state_dict().items() if k.startswith("head.")}
+        given = {k: v for k, v in state.items() if k.startswith("head.")}
+        twin = HEADS.build(model.config.head, model.config.stages[-1].width, 0, spatial_dims=model.config.spatial_dims)
+        stays = {f"head.{k}" for k in twin.state_dict()}
+        resized = any(own[k].shape[:1] != given[k].shape[:1] for k in (set(own) & set(given)) - stays)
+        return (set(own) | set(given)) - stays if resized or model.config.num_classes == 0 else set()
+
+    def is_fresh(self, key: str) -> bool:
+        """The entry keeps its fresh value even where the file has one of the same name and shape."""
+        block = _BLOCK.match(key)
+        return key in self.classifier or (block is not None and block[1] in self.fresh)
 
     def reason(self, key: str) -> str | None:
         """Why an entry may be fresh, or dropped."""
-        if key.startswith("head."):
-            return self.head
-        block = re.match(r"(stages\.\d+\.blocks\.\d+)\.token_mixer\.", key)
-        if block is not None and block[1] in self.exchanged:
+        if key.startswith("head.") and self.head_left_out:
+            return "feature maps are returned"
+        if key in self.classifier:
+            return f"{self.classes} classes"
+        block = _BLOCK.match(key)
+        if block is not None and block[1] in self.changed:
             return "another token mixer"
         if key.startswith(("tokens", "token_projections")):
             return "global tokens"
-        return "norm of returned maps" if key.startswith("out_norms.") else None
+        is_new_norm = key.startswith("out_norms.") and key not in self.given
+        return "norm of returned maps, not in the file" if is_new_norm else None
 
 
 def _differ_in_channels(given: Tensor, value: Tensor) -> bool:
@@ -118,7 +169,7 @@ def other_channels(weight: Tensor, channels: int) -> Tensor:
     """A stem's kernel ``(D, C, ...)`` for another number of image channels.
 
     One channel gets the sum over ``C``, so that a grey image gives what its copies in all channels would; more channels
-    take the published ones in turn, scaled by ``C / channels``.
+    take the published ones in turn, scaled by ``C / channels``, so that the sum is about the same.
     """
     given = weight.shape[1]
     if channels == 1:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixlab.architectures import OfficialNames, official_names
+from mixlab.architectures import ARCHITECTURES, OfficialNames, official_names
 from mixlab.errors import Quoted, expected
 from mixlab.metaformer import MetaFormer
 from mixlab.weights.report import LoadReport
@@ -72,23 +72,29 @@ def to_own(model: MetaFormer, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Constants are compared and left out. What the model has no entry for gets the name that it would have.
 
     Raises:
-        UserError: a constant of the file is not the one of the model's configuration.
+        UserError: a constant of the file is not the one of the model's architecture.
     """
     names, own = names_of(model), model.state_dict()
-    constants = names.constants(model.config)
+    base = ARCHITECTURES[str(model.config.architecture)]()
+    constants = names.constants(base)
     ours = {name: key for key, name in official_keys(model).items()}
     reverse = {theirs: key for key, theirs in names.table(model.config).items()}
     converted = {}
     for name, tensor in state.items():
         if name in constants:
-            if not torch.allclose(tensor.to(constants[name]), constants[name], rtol=TOLERANCE, atol=0):
-                got = Quoted(str(tensor.tolist()))
-                raise expected(f"weights {name}", f"{constants[name].tolist()}, as this architecture has it", got)
+            _check_constant(name, tensor, constants[name])
             continue
         key = ours.get(name) or _translate(name, reverse)
         fits = key in own and tuple(tensor.shape) == names.shape(name, tuple(own[key].shape))
         converted[key] = tensor.reshape(own[key].shape) if fits else tensor
     return converted
+
+
+def _check_constant(name: str, tensor: Tensor, want: Tensor) -> None:
+    same = tensor.shape == want.shape and torch.allclose(tensor.to(want), want, rtol=TOLERANCE, atol=0)
+    if not same:
+        got = Quoted(str(tensor.tolist()))
+        raise expected(f"weights {name}", f"{want.tolist()}, as this architecture has it", got)
 
 
 def load_official(model: MetaFormer, state: Mapping[str, Tensor]) -> LoadReport:

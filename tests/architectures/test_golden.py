@@ -24,7 +24,7 @@ from mixlab.norms import NORMS
 from mixlab.registry import Registry
 from mixlab.studies.run_config import NUMERICS_VERSION
 
-VERSION = 1
+VERSION = 2
 MODELS = {
     "caformer_b36": "7aaea1819973",
     "caformer_b36_384": "a5a0c944ef24",

@@ -239,7 +239,7 @@ def test_parts_on_a_grid() -> None:
     model = MetaFormer(tiny(stage={"position": Part("learned")}, image_size=(13, 11)))
     assert [tuple(p.shape[2:]) for n, p in model.named_parameters() if n.endswith("embedding")] == [(7, 6), (4, 3)]
     model(torch.randn(1, 2, 13, 11)).sum().backward()
-    with pytest.raises(UserError, match="try resize='bilinear'"):
+    with pytest.raises(UserError, match=r"try a model built with the image_size .*resize='bilinear'"):
         model(torch.randn(1, 2, 17, 11))
     resizing = MetaFormer(tiny(stage={"position": Part("learned", {"resize": "bilinear"})}, image_size=(13, 11)))
     assert resizing(torch.randn(1, 2, 17, 11)).shape == (1, 5)
@@ -310,3 +310,21 @@ def test_a_part_may_keep_its_own_initialisation() -> None:
 
 def test_registry_of_models() -> None:
     assert {"metaformer_nano", "metaformer_s12", "metaformer_m48"} <= set(ARCHITECTURES)
+
+
+def test_what_optimisers_should_not_shrink() -> None:
+    model = create_model("transnext_micro")
+    names, spared = {n for n, _ in model.named_parameters()}, model.no_weight_decay()
+    assert spared <= names
+    block = "stages.0.blocks.0.token_mixer."
+    kinds = ("temperature", "query_embedding", "relative_pos_bias_local", "cpb.fc1.weight", "cpb.fc2.weight")
+    assert {n for n in spared if n.startswith(block)} == {block + kind for kind in kinds}
+    assert create_model("metaformer_ppaa_s12_224").no_weight_decay() == {"stages.2.position.embedding"}
+    assert create_model("poolformer_s12").no_weight_decay() == set()
+
+
+def test_the_mixer_under_study_is_the_stages_own_unless_named() -> None:
+    config = ModelConfig(name="transnext_micro_AAAA", kernel_size=5, stages="PTTT").configuration()
+    options = [s.mixers[0].options for s in config.stages]
+    assert [o.get("sr_ratio") for o in options] == [None, 8, 4, 2]
+    assert [o["kernel_size"] for o in options] == [3, 5, 5, 5]

@@ -127,6 +127,73 @@ def test_a_mixer_that_was_taken_out_is_dropped(tmp_path: Path) -> None:
     assert "dropped stages.2.blocks.0.token_mixer.qkv.weight: another token mixer" in report_of(model)
 
 
+@pytest.mark.parametrize("name", ["caformer_s18", "ffnet_1", "transnext_micro", "rmt_t"])
+def test_a_mixer_in_anothers_place_is_fresh(name: str, tmp_path: Path) -> None:
+    """Also where names and shapes happen to agree: attention and local attention both have ``qkv``."""
+    torch.manual_seed(0)
+    path = saved(tmp_path, to_official(create_model(name)))
+    model = create_model(name, pretrained=path, token_mixer={"name": "local_attention"}, drop_path_rate=0.0)
+    entries = len([k for k in model.state_dict() if ".token_mixer." in k])
+    assert f"0 adapted, {entries} new" in report_of(model)
+    assert model(torch.randn(1, 3, 64, 64)).isfinite().all()
+
+
+def test_other_options_of_the_same_mixer_keep_their_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path, to_official(create_model("convformer_s18")))
+    model = create_model("convformer_s18", pretrained=path, kernel_size=5)
+    assert "18 new, 18 dropped" in report_of(model)  # the kernels alone
+    rmt = saved(tmp_path, to_official(create_model("rmt_t")), "rmt.pth")
+    other = {"name": "manhattan_attention", "head_dim": 32, "decay_range": 3.0}
+    assert "366 kept, 0 adapted, 0 new, 0 dropped" in report_of(
+        create_model("rmt_t", pretrained=rmt, token_mixer=other)
+    )
+    wrong = {**to_official(create_model("rmt_t")), "layers.0.Relpos.decay": torch.zeros(4)}
+    with pytest.raises(UserError, match=r"layers\.0\.Relpos\.decay.*as this architecture has it"):
+        create_model("rmt_t", pretrained=saved(tmp_path, wrong))
+
+
+def test_a_head_is_dropped_only_when_that_was_asked(tmp_path: Path) -> None:
+    plain = saved(tmp_path, to_official(create_model("rmt_s")))
+    labelled = saved(tmp_path, to_official(create_model("rmt_s_tl")), "labelled.pth")
+    with pytest.raises(UserError, match=r"head\.aux\.weight missing"):
+        create_model("rmt_s_tl", pretrained=plain)
+    with pytest.raises(UserError, match=r"head\.aux\.weight left over"):
+        create_model("rmt_s", pretrained=labelled)
+    report = report_of(create_model("rmt_s_tl", pretrained=labelled, num_classes=4))
+    assert "4 new, 4 dropped" in report  # both classifiers, and nothing else of the head
+    assert "2 dropped" in report_of(create_model("rmt_s", pretrained=plain, num_classes=0))
+    mlp = saved(tmp_path, to_official(create_model("caformer_s18")), "caformer.pth")
+    assert "6 new, 6 dropped" in report_of(create_model("caformer_s18", pretrained=mlp, num_classes=7))
+    headless = {k: v for k, v in to_official(create_model(NAME)).items() if not k.startswith(("head.", "norm."))}
+    with pytest.raises(UserError, match=r"head\.fc\.weight missing"):
+        create_model(NAME, pretrained=saved(tmp_path, headless))
+
+
+def test_a_position_embedding_is_resized_with_the_images(tmp_path: Path) -> None:
+    name = "metaformer_ppaa_s12_224"
+    path = saved(tmp_path, to_official(create_model(name)))
+    model = create_model(name, pretrained=path, image_size=(160, 96))
+    assert "adapted stages.2.position.embedding: bilinear from a grid of (14, 14) to (10, 6)" in report_of(model)
+
+
+def test_norms_of_dense_checkpoints(official: dict[str, Tensor], tmp_path: Path) -> None:
+    dense = to_official(create_model(NAME, features_only=True, out_norm="group_norm"))
+    assert {"norm0.weight", "norm6.bias"} <= set(dense)
+    path = saved(tmp_path, dense)
+    assert "136 kept" in report_of(create_model(NAME, pretrained=path, features_only=True, out_norm="group_norm"))
+    with pytest.raises(UserError, match=r"out_norms\.0\.weight left over.*try out_norm='group_norm'"):
+        create_model(NAME, pretrained=path, features_only=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"<html>404</html>", b"\x80\x02nothing"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_other_bytes_are_refused_in_words(content: bytes, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"page{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"page.{suffix[1:]}: expected a "):
+        open_checkpoint(path)
+
+
 def test_anything_not_announced_raises(official: dict[str, Tensor], tmp_path: Path) -> None:
     broken = {k: v for k, v in official.items() if k != "network.0.0.norm1.bias"}
     with pytest.raises(UserError, match=r"stages\.0\.blocks\.0\.norm1\.bias missing"):
