@@ -96,6 +96,7 @@ def table(size: tuple[int, ...], heads: int, k: int, layout: str, repeats: int, 
             for backward in (False, True):
                 if name in ("full", "dense") and repeat > 3:
                     continue
+                call()  # once before the clock: the call before this one may have left other data in the caches
                 taken = cpu_seconds(call, leaves, backward)
                 if repeat:
                     times.setdefault((name, backward), []).append(1e3 * taken)

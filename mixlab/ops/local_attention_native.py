@@ -6,62 +6,42 @@ channels-last maps need no copy. Results do not depend on the number of threads,
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import math
-import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-LIBRARY = Path(__file__).parent / "native"
-MAX_HEAD_DIM = 128
-DTYPES = {torch.float32: 0, torch.float64: 1}
-_VIEWS = (
-    "q", "k", "v", "out", "lse", "bias", "ek", "ev", "eb",
-    "dout", "dlse", "dq", "dk", "dv", "dbias", "dek", "dev", "deb", "w", "dw",
-)  # fmt: skip  # in the order of ``struct Problem``
-_PROBLEM = struct.Struct(f"18qd{8 * len(_VIEWS)}q")
-_ABSENT = (0,) * 8
-_POISON = [0]  # tests set it: scratch memory starts as NaN
-
-
-@functools.cache
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The library, or None and the reason."""
-    found = [p for p in (LIBRARY / f"libmixlab_native.{end}" for end in ("so", "dylib")) if p.exists()]
-    if not found:
-        return None, "the native library was not built (no compiler at installation)"
-    try:
-        library = ctypes.CDLL(str(found[0]))
-    except OSError as error:
-        return None, f"the native library does not load: {error}"
-    library.mixlab_problem_bytes.restype = ctypes.c_int64
-    library.mixlab_scratch_bytes.restype = ctypes.c_int64
-    library.mixlab_isa.restype = ctypes.c_char_p
-    if library.mixlab_problem_bytes() != _PROBLEM.size:
-        return None, "the native library is of another version of mixlab"
-    return library, ""
+from mixlab.ops.native.library import (
+    ABSENT,
+    DTYPES,
+    MAX_HEAD_DIM,
+    call,
+    extra_view,
+    like,
+    like_weights,
+    load,
+    map_view,
+    pack_problem,
+    row_view,
+)
 
 
 def available() -> str | None:
     """None if the native kernel can run here, else the reason why not."""
-    library, reason = _load()
+    library, reason = load()
     return None if library else reason
 
 
 def instruction_set() -> str:
     """``avx512``, ``avx2`` or ``portable``: what the kernel runs with."""
-    library, reason = _load()
+    library, reason = load()
     return library.mixlab_isa().decode() if library else reason
 
 
 def set_instruction_set(name: str) -> bool:
     """Choose another one (for tests and benchmarks); False if this machine does not have it."""
-    library, _ = _load()
+    library, _ = load()
     return library is not None and library.mixlab_set_isa(name.encode()) == 0
 
 
@@ -124,15 +104,15 @@ def run(
 def aggregate(
     weights: Tensor, v: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip"
 ) -> Tensor:
-    """``y[i] = sum_j weights[i, j] v[neighbour j of i]``: ``(B, heads, *spatial, K)`` and ``(B, heads, d, *spatial)``."""
+    """``y[i] = sum_j weights[i, j] v[neighbour j of i]`` for weights ``(B, heads, *spatial, K)``."""
     return _aggregate(weights, v, list(kernel), list(dilation), border == "shift")
 
 
 def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str, *, backward: bool) -> int:
     """Scratch memory of a thread."""
-    library, reason = _load()
+    library, reason = load()
     assert library is not None, reason
-    problem = _problem(q, kernel, dilation, border == "shift", 1.0, None, {})
+    problem = pack_problem(q, kernel, dilation, border == "shift", 1.0, None, {})
     return library.mixlab_scratch_bytes(problem, int(backward))
 
 
@@ -144,15 +124,15 @@ def _attend(
     q: Tensor, k: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool, scale: float,
     bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None, extra_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    out, lse = _like(q), q.new_empty(q.shape[:2] + q.shape[3:])
-    views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias) | {"out": _map(out), "lse": _row(lse)}
-    _call("mixlab_forward", _problem(q, kernel, dilation, shift, scale, extra_k, views))
+    out, lse = like(q), q.new_empty(q.shape[:2] + q.shape[3:])
+    views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias) | {"out": map_view(out), "lse": row_view(lse)}
+    call("mixlab_forward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views))
     return out, lse
 
 
 @_attend.register_fake
 def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return _like(q), q.new_empty(q.shape[:2] + q.shape[3:])
+    return like(q), q.new_empty(q.shape[:2] + q.shape[3:])
 
 
 @torch.library.custom_op("mixlab::local_attention_backward", mutates_args=(), device_types="cpu")
@@ -164,16 +144,16 @@ def _attend_backward(
     grads = _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
     dq, dk, dv, dbias, dek, dev, deb = grads
     views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias)
-    views |= {"dout": _map(dout), "lse": _row(lse), "dq": _map(dq), "dk": _map(dk), "dv": _map(dv)}
+    views |= {"dout": map_view(dout), "lse": row_view(lse), "dq": map_view(dq), "dk": map_view(dk), "dv": map_view(dv)}
     if dlse is not None:
-        views["dlse"] = _row(dlse)
+        views["dlse"] = row_view(dlse)
     if want_bias:
-        views["dbias"] = (dbias.data_ptr(), *_ABSENT[1:])
+        views["dbias"] = (dbias.data_ptr(), *ABSENT[1:])
     if extra_k is not None:
-        views |= {"dek": _extra(dek), "dev": _extra(dev)}
+        views |= {"dek": extra_view(dek), "dev": extra_view(dev)}
     if want_extra_bias:
-        views["deb"] = _row(deb[..., 0], deb.stride(-1))
-    _call("mixlab_backward", _problem(q, kernel, dilation, shift, scale, extra_k, views))
+        views["deb"] = row_view(deb[..., 0], deb.stride(-1))
+    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views))
     return grads
 
 
@@ -210,25 +190,25 @@ _attend.register_autograd(_differentiate, setup_context=_save)
 
 @torch.library.custom_op("mixlab::local_aggregate", mutates_args=(), device_types="cpu")
 def _aggregate(weights: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool) -> Tensor:
-    out = _like(v)
-    views = {"v": _map(v), "out": _map(out), "w": _row(weights[..., 0], weights.stride(-1))}
-    _call("mixlab_forward", _problem(v, kernel, dilation, shift, 1.0, None, views))
+    out = like(v)
+    views = {"v": map_view(v), "out": map_view(out), "w": row_view(weights[..., 0], weights.stride(-1))}
+    call("mixlab_forward", pack_problem(v, kernel, dilation, shift, 1.0, None, views))
     return out
 
 
 @_aggregate.register_fake
 def _(weights: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool) -> Tensor:
-    return _like(v)
+    return like(v)
 
 
 @torch.library.custom_op("mixlab::local_aggregate_backward", mutates_args=(), device_types="cpu")
 def _aggregate_backward(
     dout: Tensor, weights: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool
 ) -> tuple[Tensor, Tensor]:
-    dw, dv = _like_weights(weights), _like(v)
-    views = {"v": _map(v), "dout": _map(dout), "dv": _map(dv)}
-    views |= {"w": _row(weights[..., 0], weights.stride(-1)), "dw": _row(dw[..., 0], dw.stride(-1))}
-    _call("mixlab_backward", _problem(v, kernel, dilation, shift, 1.0, None, views))
+    dw, dv = like_weights(weights), like(v)
+    views = {"v": map_view(v), "dout": map_view(dout), "dv": map_view(dv)}
+    views |= {"w": row_view(weights[..., 0], weights.stride(-1)), "dw": row_view(dw[..., 0], dw.stride(-1))}
+    call("mixlab_backward", pack_problem(v, kernel, dilation, shift, 1.0, None, views))
     return dw, dv
 
 
@@ -236,7 +216,7 @@ def _aggregate_backward(
 def _(
     dout: Tensor, weights: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool
 ) -> tuple[Tensor, Tensor]:
-    return _like_weights(weights), _like(v)
+    return like_weights(weights), like(v)
 
 
 def _save_aggregate(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -252,25 +232,6 @@ def _differentiate_aggregate(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, No
 _aggregate.register_autograd(_differentiate_aggregate, setup_context=_save_aggregate)
 
 
-# Tensors as the library sees them: an address and strides over (b, head, channel, z, y, x, extra key).
-
-
-def _like(t: Tensor) -> Tensor:
-    """Uninitialised, of the shape of a map ``(B, heads, d, *spatial)``, channels innermost if they are in ``t``."""
-    batch, heads, d, *size = t.shape
-    if t.stride(2) != 1 or t.stride(-1) == 1:
-        return t.new_empty(t.shape)
-    axes = len(size)
-    return t.new_empty((batch, *size, heads, d)).permute(0, axes + 1, axes + 2, *range(1, axes + 1))
-
-
-def _like_weights(t: Tensor) -> Tensor:
-    """The same for weights ``(B, heads, *spatial, K)``, whose offsets are innermost or lie before the positions."""
-    if t.stride(-1) == 1:
-        return t.new_empty(t.shape)
-    return t.new_empty((*t.shape[:2], t.shape[-1], *t.shape[2:-1])).movedim(2, -1)
-
-
 def _gradients(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None,
     extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
@@ -282,68 +243,19 @@ def _gradients(
     dev = None if extra_v is None else torch.empty_like(extra_v, memory_format=torch.contiguous_format)
     deb = None if extra_bias is None or not want_extra_bias else q.new_empty(extra_bias.shape)
     optional = [n if t is None else t for n, t in zip(nothing, (dbias, dek, dev, deb), strict=True)]
-    return _like(q), _like(k), _like(v), optional[0], optional[1], optional[2], optional[3]
-
-
-def _spatial(strides: tuple[int, ...]) -> tuple[int, ...]:
-    return (0,) * (3 - len(strides)) + strides
-
-
-def _map(t: Tensor) -> tuple[int, ...]:
-    """(B, heads, d, *spatial)"""
-    s = t.stride()
-    return (t.data_ptr(), *s[:3], *_spatial(s[3:]), 0)
-
-
-def _row(t: Tensor, extra: int = 0) -> tuple[int, ...]:
-    """(B, heads, *spatial)"""
-    s = t.stride()
-    return (t.data_ptr(), s[0], s[1], 0, *_spatial(s[2:]), extra)
-
-
-def _extra(t: Tensor) -> tuple[int, ...]:
-    """(B, heads, E, d) or (B, heads, *spatial, E, d)"""
-    s = t.stride()
-    return (t.data_ptr(), s[0], s[1], s[-1], *_spatial(s[2:-2]), s[-2])
+    return like(q), like(k), like(v), optional[0], optional[1], optional[2], optional[3]
 
 
 def _inputs(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None,
     extra_bias: Tensor | None,
 ) -> dict[str, tuple[int, ...]]:  # fmt: skip
-    views = {"q": _map(q), "k": _map(k), "v": _map(v)}
+    views = {"q": map_view(q), "k": map_view(k), "v": map_view(v)}
     if bias is not None:
         assert bias.is_contiguous(), "run() flattens it"
-        views["bias"] = (bias.data_ptr(), *_ABSENT[1:])
+        views["bias"] = (bias.data_ptr(), *ABSENT[1:])
     if extra_k is not None and extra_v is not None:
-        views |= {"ek": _extra(extra_k), "ev": _extra(extra_v)}
+        views |= {"ek": extra_view(extra_k), "ev": extra_view(extra_v)}
         if extra_bias is not None:
-            views["eb"] = _row(extra_bias[..., 0], extra_bias.stride(-1))
+            views["eb"] = row_view(extra_bias[..., 0], extra_bias.stride(-1))
     return views
-
-
-def _problem(
-    q: Tensor, kernel: Sequence[int], dilation: Sequence[int], shift: bool, scale: float, extra_k: Tensor | None,
-    views: dict[str, tuple[int, ...]],
-) -> bytes:  # fmt: skip
-    """``struct Problem`` of abi.h."""
-    batch, heads, d, *size = q.shape
-    unit = (1,) * (3 - len(size))
-    extra = 0 if extra_k is None else extra_k.shape[-2]
-    shared = int(extra_k is not None and extra_k.ndim == 4)
-    words = (
-        DTYPES[q.dtype], batch, heads, d, *unit, *size, *unit, *kernel, *unit, *dilation, int(shift), extra, shared,
-        torch.get_num_threads(), _POISON[0],
-    )  # fmt: skip
-    addresses = [word for name in _VIEWS for word in views.get(name, _ABSENT)]
-    return _PROBLEM.pack(*words, scale, *addresses)
-
-
-def _call(function: str, problem: bytes) -> None:
-    library, reason = _load()
-    if library is None:
-        raise RuntimeError(reason)
-    if math.prod(struct.unpack_from("6q", problem, 8)) == 0:
-        return  # an empty batch or grid
-    if getattr(library, function)(problem):
-        raise MemoryError("mixlab's native kernel: no memory for its scratch space")

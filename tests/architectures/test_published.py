@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mixlab.architectures import ARCHITECTURES, published
+from mixlab.errors import UserError
 from mixlab.metaformer import MetaFormer
 from mixlab.models import create_model, list_models
 from mixlab.weights import to_official
@@ -88,3 +89,21 @@ def test_one_training_step(name: str) -> None:
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     optimiser.step()
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+GRIDS = [n for n in NAMES if ARCHITECTURES[n]().image_size is not None]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in GRIDS])
+def test_any_size_of_at_least_one_token_a_stage(name: str) -> None:
+    model = on_meta(name).eval()
+    for size in ((32, 32), (33, 97), (61, 256)):
+        assert model(torch.empty(1, 3, *size, device="meta")).shape == (1, 1000)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_parts_of_one_grid_refuse_others_and_name_the_option(name: str) -> None:
+    with pytest.raises(UserError, match="image_size"):
+        on_meta(name).eval()(torch.empty(1, 3, 160, 224, device="meta"))
+    model = on_meta(name, image_size=(160, 224)).eval()
+    assert model(torch.empty(1, 3, 160, 224, device="meta")).shape == (1, 1000)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixlab.ops import local_aggregate, local_attention
 from mixlab.ops import local_attention_native as native
+from mixlab.ops.native import library
 
 pytestmark = pytest.mark.skipif(native.available() is not None, reason=f"native kernel: {native.available()}")
 
@@ -23,9 +24,9 @@ TOLERANCES = {torch.float32: 3e-5, torch.float64: 1e-10}
 @pytest.fixture(autouse=True)
 def _poisoned() -> Iterator[None]:
     """Scratch memory starts as NaN, and the best instruction set is back afterwards."""
-    best, native._POISON[0] = native.instruction_set(), 1
+    best, library.POISON[0] = native.instruction_set(), 1
     yield
-    native._POISON[0] = 0
+    library.POISON[0] = 0
     native.set_instruction_set(best)
 
 

@@ -2,57 +2,44 @@
 //
 // The gradients of keys and values are sums over the queries around a key. A task walks its query rows in order and
 // adds to a ring of key rows that only it owns, so there are no atomics and one order of summation. P and dS are kept
-// for one block of query rows, each entry at its key's column, so that the sums read them aligned.
+// for one block of query rows.
 
 // Entries of row r: S becomes p, DP becomes dS = p (dp - sum p dp + dlse).
 template <class T>
-INLINE void softmax_gradient(T* s, T* dp, int64_t n, Vec<T> lse, Vec<T> dlse) {
-    constexpr int L = kLanes<T>;
+INLINE void softmax_gradient(T* s, T* dp, int64_t apart, int64_t n, Vec<T> lse, Vec<T> dlse) {
     Vec<T> a = {}, b = {};
     int64_t i = 0;
     for (; i + 2 <= n; i += 2) {
-        const Vec<T> p = exp2v<T>(load(s + i * L) - lse), q = exp2v<T>(load(s + (i + 1) * L) - lse);
-        store(s + i * L, p), store(s + (i + 1) * L, q);
-        a += p * load(dp + i * L), b += q * load(dp + (i + 1) * L);
+        const int64_t x = i * apart, y = x + apart;
+        const Vec<T> p = exp2v<T>(load(s + x) - lse), q = exp2v<T>(load(s + y) - lse);
+        store(s + x, p), store(s + y, q);
+        a += p * load(dp + x), b += q * load(dp + y);
     }
     if (i < n) {
-        const Vec<T> p = exp2v<T>(load(s + i * L) - lse);
-        store(s + i * L, p);
-        a += p * load(dp + i * L);
+        const Vec<T> p = exp2v<T>(load(s + i * apart) - lse);
+        store(s + i * apart, p);
+        a += p * load(dp + i * apart);
     }
     const Vec<T> delta = a + b - dlse;
-    for (i = 0; i < n; i++) store(dp + i * L, load(s + i * L) * (load(dp + i * L) - delta));
+    for (i = 0; i < n; i++) store(dp + i * apart, load(s + i * apart) * (load(dp + i * apart) - delta));
 }
 
-// Entries of block b to P and dS at their keys' columns, and to the sums for the bias.
+// The sums for the bias: dS of block b.
 template <class T>
-static void place(const Task& t, Work<T>& w, int keyrows, int b, bool bias) {
-    constexpr int L = kLanes<T>;
-    const int lo = w.lo[b], hi = w.hi[b], n = hi - lo + 1;
+static void sum_bias(Work<T>& w, int keyrows, int b) {
     for (int i = 0; i < keyrows; i++) {
         const KeyRow& k = w.rows[i];
-        for (int r = k.first; r < k.first + k.count; r++) {
-            const int64_t from = (r * w.entries + k.index[r] * n) * L;
-            const int64_t to = (r * w.seen + k.index[r]) * w.nx * w.stride + b * L - t.reach;
+        for (int r = k.first; r < k.first + k.count; r++)
             for (int j = 0; j < w.nx; j++) {
-                const bool in = j >= lo && j <= hi;
-                const int64_t at = to + j * (w.stride + 1);
-                store(w.P + at, in ? load(w.S + from + (j - lo) * L) : Vec<T>{});
-                if (w.aggregate) continue;
-                const Vec<T> ds = in ? load(w.DP + from + (j - lo) * L) : Vec<T>{};
-                store(w.DS + at, ds);
-                if (bias && in) {
-                    T* sum = w.dbias + (k.bias[r] + j) * L;
-                    store(sum, load(sum) + ds);
-                }
+                T* sum = w.dbias + (k.bias[r] + j) * kLanes<T>;
+                store(sum, load(sum) + load(w.at(w.DP, r, k.index[r] * w.nx + j, b)));
             }
-        }
     }
 }
 
 // ring rows += sum over the block's query rows of m (P or dS) times x (dout or q).
 template <class T>
-static void spread(const Task& t, Work<T>& w, const T* m, const T* x, T* ring, int keyrows, int rows) {
+static void spread(const Task& t, Work<T>& w, T* m, const T* x, T* ring, int keyrows, int rows) {
     constexpr int L = kLanes<T>;
     const int64_t row = w.d * w.stride;
     for (int i0 = 0, n; i0 < keyrows; i0 += n) {
@@ -69,12 +56,12 @@ static void spread(const Task& t, Work<T>& w, const T* m, const T* x, T* ring, i
                     if (r < k.first || r >= k.first + k.count) continue;
                     if (s.first == n) s.first = i;
                     s.count++;
-                    s.p[i] = m + ((r * w.seen + k.index[r]) * w.nx + w.klo[b]) * w.stride + b * L;
+                    s.p[i] = w.at(m, r, k.index[r] * w.nx + w.klo[b], b) + t.reach - w.klo[b];
                 }
                 s.v = x + r * row + b * L + t.reach - w.klo[b];
                 if (s.count) sources++;
             }
-            weighted(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride, -1, w.stride, int(w.d), out, w.stride, n);
+            weighted(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride - 1, -1, w.stride, int(w.d), out, w.stride, n);
         }
     }
 }
@@ -165,29 +152,27 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
         if (w.aggregate) {
             move_weights<T, false>(p, t, w, keyrows, b, rows);
             if (own) move_weights<T, true>(p, t, w, keyrows, b, rows);
-            place(t, w, keyrows, b, false);
             continue;
         }
         score_block<T, true>(t, w, w.K, w.Q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
         T *s[kRows], *dp[kRows];
         for (int r = 0; r < rows; r++) {
-            s[r] = w.S + (r * w.entries + counts[r] * n) * L;
-            dp[r] = w.DP + (r * w.entries + counts[r] * n) * L;
+            s[r] = w.at(w.S, r, counts[r] * n, b), dp[r] = w.at(w.DP, r, counts[r] * n, b);
         }
         if (w.E) score_extra(p, w, w.Q, w.EK, true, b, s, rows), score_extra(p, w, w.DO, w.EV, false, b, dp, rows);
         for (int r = 0; r < rows; r++)
-            softmax_gradient(w.S + r * w.entries * L, w.DP + r * w.entries * L, counts[r] * n + w.E,
+            softmax_gradient(w.at(w.S, r, 0, b), w.at(w.DP, r, 0, b), w.apart, counts[r] * n + w.E,
                              load(w.lse + r * w.stride + b * L), load(w.dlse + r * w.stride + b * L));
-        place(t, w, keyrows, b, own && p.dbias.data);
         if (!own) continue;
+        if (p.dbias.data) sum_bias(w, keyrows, b);
         sum_block(t, w, w.K, w.DP, keyrows, b, w.O, rows);
         if (!w.E) continue;
         sum_extra(p, w, dp, w.EK, b, w.O, rows);
         const int64_t gs = w.broadcast ? L : w.stride, at = w.broadcast ? 0 : b * L;
-        extra_gradient(dp, w.Q + b * L, row, w.stride, w.d, w.E, w.DEK + at, gs, p.shared, rows);
-        extra_gradient(s, w.DO + b * L, row, w.stride, w.d, w.E, w.DEV + at, gs, p.shared, rows);
+        extra_gradient(dp, w.apart, w.Q + b * L, row, w.stride, w.d, w.E, w.DEK + at, gs, p.shared, rows);
+        extra_gradient(s, w.apart, w.DO + b * L, row, w.stride, w.d, w.E, w.DEV + at, gs, p.shared, rows);
         for (int r = 0; r < rows; r++)
-            for (int64_t e = 0; e < w.E; e++) store(w.DEB + (r * w.E + e) * w.stride + b * L, load(dp[r] + e * L));
+            for (int64_t e = 0; e < w.E; e++) store(w.DEB + (r * w.E + e) * w.stride + b * L, load(dp[r] + e * w.apart));
     }
     bool odd = false;
     for (int r = 0; own && r < rows; r++) {
@@ -198,8 +183,8 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
         odd |= write_extra(p, t, w, z, y0 + r, r);
     }
     if (own && !w.aggregate) odd |= write_rows(p, t, p.dq, 2, w.d, z, y0, rows, o, w.stride, T(p.scale));
-    spread(t, w, w.P, w.DO, w.DV, keyrows, rows);
-    if (!w.aggregate) spread(t, w, w.DS, w.Q, w.DK, keyrows, rows);
+    spread(t, w, w.S, w.DO, w.DV, keyrows, rows);
+    if (!w.aggregate) spread(t, w, w.DP, w.Q, w.DK, keyrows, rows);
     return odd;
 }
 
@@ -216,7 +201,6 @@ static int backward_task(const Problem* problem, const Task* task, void* memory)
     const Problem& p = *problem;
     const Task& t = *task;
     Work<T> w(p, t, true, memory);
-    if (p.poison) __builtin_memset(memory, 0xff, w.bytes - 64);
     w.prepare(p, t);
     if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
     const bool deep = t.depth > 1;

@@ -10,7 +10,7 @@ INLINE Vec<T> extra_at(const T* p) {
 // out[r][e][lane] = bias[r][e][lane] + sum_c q[r][c][lane] k[r][e][c][lane]
 template <class T, bool BROADCAST>
 static void extra_scores(const T* q, ptrdiff_t qr, ptrdiff_t stride, int64_t d, const T* k, ptrdiff_t each,
-                         ptrdiff_t es, int64_t E, const T* bias, T* const* out, int rows) {
+                         ptrdiff_t es, int64_t E, const T* bias, T* const* out, ptrdiff_t oe, int rows) {
     for (int r = 0; r < rows; r++) {
         int64_t e = 0;
         const T* qq = q + r * qr;
@@ -25,7 +25,7 @@ static void extra_scores(const T* q, ptrdiff_t qr, ptrdiff_t stride, int64_t d, 
             }
             const Vec<T> s[4] = {a, b, c4, f};
             for (int i = 0; i < 4; i++)
-                store(out[r] + (e + i) * kLanes<T>, bias ? s[i] + load(bias + (r * E + e + i) * stride) * T(kLog2e) : s[i]);
+                store(out[r] + (e + i) * oe, bias ? s[i] + load(bias + (r * E + e + i) * stride) * T(kLog2e) : s[i]);
         }
         for (; e < E; e++) {
             const T* kk = k + r * each + e * d * es;
@@ -37,33 +37,33 @@ static void extra_scores(const T* q, ptrdiff_t qr, ptrdiff_t stride, int64_t d, 
             }
             if (c < d) a += load(qq + c * stride) * extra_at<T, BROADCAST>(kk + c * es);
             a += b;
-            store(out[r] + e * kLanes<T>, bias ? a + load(bias + (r * E + e) * stride) * T(kLog2e) : a);
+            store(out[r] + e * oe, bias ? a + load(bias + (r * E + e) * stride) * T(kLog2e) : a);
         }
     }
 }
 
 // out[r][c][lane] += sum_e p[r][e][lane] v[r][e][c][lane]
 template <class T, bool BROADCAST>
-static void extra_sum(T* const* p, const T* v, ptrdiff_t each, ptrdiff_t es, int64_t E, int64_t d, T* out, ptrdiff_t orow,
+static void extra_sum(T* const* p, ptrdiff_t pe, const T* v, ptrdiff_t each, ptrdiff_t es, int64_t E, int64_t d, T* out, ptrdiff_t orow,
                       ptrdiff_t stride, int rows) {
     for (int r = 0; r < rows; r++)
         for (int64_t c = 0; c < d; c++) {
             const T* vv = v + r * each + c * es;
             Vec<T> a = load(out + r * orow + c * stride);
-            for (int64_t e = 0; e < E; e++) a += load(p[r] + e * kLanes<T>) * extra_at<T, BROADCAST>(vv + e * d * es);
+            for (int64_t e = 0; e < E; e++) a += load(p[r] + e * pe) * extra_at<T, BROADCAST>(vv + e * d * es);
             store(out + r * orow + c * stride, a);
         }
 }
 
 // Gradient of extra keys: g[e][c] += sum_r s[r][e] x[r][c] when shared, g[r][e][c] = s[r][e] x[r][c] when not.
 template <class T>
-static void extra_gradient(T* const* s, const T* x, ptrdiff_t xr, ptrdiff_t stride, int64_t d, int64_t E, T* g,
+static void extra_gradient(T* const* s, ptrdiff_t se, const T* x, ptrdiff_t xr, ptrdiff_t stride, int64_t d, int64_t E, T* g,
                            ptrdiff_t gs, bool shared, int rows) {
     for (int64_t e = 0; e < E; e++)
         for (int64_t c = 0; c < d; c++) {
             Vec<T> a = {};
             for (int r = 0; r < rows; r++) {
-                const Vec<T> one = load(s[r] + e * kLanes<T>) * load(x + r * xr + c * stride);
+                const Vec<T> one = load(s[r] + e * se) * load(x + r * xr + c * stride);
                 if (shared) a += one;
                 else store(g + ((r * E + e) * d + c) * gs, one);
             }

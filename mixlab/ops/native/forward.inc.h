@@ -33,7 +33,7 @@ static void move_weights(const Problem& p, const Task& t, Work<T>& w, int keyrow
         const KeyRow& k = w.rows[i];
         for (int r = k.first; r < k.first + k.count; r++)
             for (int j = 0; j < n; j++) {
-                T* entry = (BACK ? w.DP : w.S) + ((r * w.entries) + k.index[r] * n + j) * L;
+                T* entry = w.at(BACK ? w.DP : w.S, r, k.index[r] * n + j, b);
                 const T* mask = w.mask + (lo + j) * w.stride + b * L;
                 T* row = (BACK ? w.DW : w.W) + r * w.offsets * w.stride + b * L;
                 if (!p.shift) {  // the offset is the same for every lane
@@ -63,17 +63,17 @@ static void score_block(const Task& t, const Work<T>& w, const T* ring, const T*
         T* out[kRows];
         const T* biases[kRows];
         for (int r = 0; r < k.count; r++) {
-            out[r] = s + ((k.first + r) * w.entries + k.index[k.first + r] * n) * L;
+            out[r] = w.at(s, k.first + r, k.index[k.first + r] * n, b);
             biases[r] = bias ? bias + k.bias[k.first + r] + lo : w.zeros;
         }
         scores<T, MASK>(k.count, ring + k.slot * row + b * L + lo - t.reach, w.stride, q + k.first * row + b * L, row,
-                        w.stride, int(w.d), mask + lo * w.stride + b * L, w.stride, biases, out, n);
+                        w.stride, int(w.d), mask + lo * w.stride + b * L, w.stride, biases, out, w.apart, n);
     }
 }
 
 // out[r][c] += sum of entries times a ring's rows, for block b.
 template <class T>
-static void sum_block(const Task& t, const Work<T>& w, const T* ring, const T* s, int keyrows, int b, T* out, int rows) {
+static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int keyrows, int b, T* out, int rows) {
     constexpr int L = kLanes<T>;
     const int lo = w.lo[b], n = w.hi[b] - lo + 1;
     const int64_t row = w.d * w.stride;
@@ -81,11 +81,11 @@ static void sum_block(const Task& t, const Work<T>& w, const T* ring, const T* s
         const KeyRow& k = w.rows[i];
         Source<T>& one = w.list[i];
         one.v = ring + k.slot * row + b * L + lo - t.reach, one.first = k.first, one.count = k.count;
-        for (int r = k.first; r < k.first + k.count; r++) one.p[r] = s + (r * w.entries + k.index[r] * n) * L;
+        for (int r = k.first; r < k.first + k.count; r++) one.p[r] = w.at(s, r, k.index[r] * n, b);
     }
     T* to[kRows];
     for (int r = 0; r < rows; r++) to[r] = out + r * row + b * L;
-    weighted(w.list, keyrows, n, L, 1, w.stride, int(w.d), to, w.stride, rows);
+    weighted(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows);
 }
 
 // Rows of keys and values into their rings up to what plane z and row `last` need.
@@ -134,15 +134,15 @@ static void score_extra(const Problem& p, const Work<T>& w, const T* q, const T*
     constexpr int L = kLanes<T>;
     const T* bb = bias && p.eb.data ? w.EB + b * L : nullptr;
     const int64_t row = w.d * w.stride, each = p.shared ? 0 : w.tile;
-    if (w.broadcast) extra_scores<T, true>(q + b * L, row, w.stride, w.d, k, each, 1, w.E, bb, out, rows);
-    else extra_scores<T, false>(q + b * L, row, w.stride, w.d, k + b * L, each, w.stride, w.E, bb, out, rows);
+    if (w.broadcast) extra_scores<T, true>(q + b * L, row, w.stride, w.d, k, each, 1, w.E, bb, out, w.apart, rows);
+    else extra_scores<T, false>(q + b * L, row, w.stride, w.d, k + b * L, each, w.stride, w.E, bb, out, w.apart, rows);
 }
 template <class T>
 static void sum_extra(const Problem& p, const Work<T>& w, T* const* s, const T* v, int b, T* out, int rows) {
     constexpr int L = kLanes<T>;
     const int64_t row = w.d * w.stride, each = p.shared ? 0 : w.tile;
-    if (w.broadcast) extra_sum<T, true>(s, v, each, 1, w.E, w.d, out + b * L, row, w.stride, rows);
-    else extra_sum<T, false>(s, v + b * L, each, w.stride, w.E, w.d, out + b * L, row, w.stride, rows);
+    if (w.broadcast) extra_sum<T, true>(s, w.apart, v, each, 1, w.E, w.d, out + b * L, row, w.stride, rows);
+    else extra_sum<T, false>(s, w.apart, v + b * L, each, w.stride, w.E, w.d, out + b * L, row, w.stride, rows);
 }
 
 template <class T>
@@ -151,7 +151,6 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
     const Problem& p = *problem;
     const Task& t = *task;
     Work<T> w(p, t, false, memory);
-    if (p.poison) __builtin_memset(memory, 0xff, w.bytes - 64);
     w.prepare(p, t);
     if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
     const bool deep = t.depth > 1;
@@ -186,7 +185,7 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
                 }
                 score_block<T, true>(t, w, w.K, w.Q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
                 T* extra[kRows];
-                for (int r = 0; r < rows; r++) extra[r] = w.S + (r * w.entries + counts[r] * n) * L;
+                for (int r = 0; r < rows; r++) extra[r] = w.at(w.S, r, counts[r] * n, b);
                 if (w.E) score_extra(p, w, w.Q, w.EK, true, b, extra, rows);
                 for (int r = 0; r < rows; r++) {
                     Vec<T> m, sum;

@@ -7,7 +7,7 @@
 // out[r][j][lane] = mask[j][lane] + bias[r][j] + sum_c q[r][c][lane] k[c][lane + j]
 template <class T, int NR, int NX, bool MASK>
 static void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
-                         ptrdiff_t mj, const T* const* bias, T* const* out, int j0) {
+                         ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int j0) {
     Vec<T> acc[NR][NX];
 #pragma GCC unroll 8
     for (int j = 0; j < NX; j++)
@@ -29,7 +29,7 @@ static void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptr
 #pragma GCC unroll 8
     for (int r = 0; r < NR; r++)
 #pragma GCC unroll 8
-        for (int j = 0; j < NX; j++) store(out[r] + (j0 + j) * kLanes<T>, acc[r][j]);
+        for (int j = 0; j < NX; j++) store(out[r] + (j0 + j) * oj, acc[r][j]);
 }
 
 constexpr int kWide = MIXLAB_ROWS == 4 ? 7 : 4;    // offsets a block for one or two rows
@@ -37,7 +37,7 @@ constexpr int kNarrow = MIXLAB_ROWS == 4 ? 4 : 4;  // for more
 
 template <class T, int NR, bool MASK>
 static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
-                        ptrdiff_t mj, const T* const* bias, T* const* out, int nx) {
+                        ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     constexpr int most = NR <= 2 ? kWide : kNarrow;
     const int blocks = (nx + most - 1) / most;
     for (int b = 0, j = 0; b < blocks; b++) {
@@ -45,7 +45,7 @@ static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrd
         switch (n) {
 #define MIXLAB_CASE(N)                                                                                       \
     case N:                                                                                                  \
-        if constexpr (N <= most) scores_block<T, NR, N, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, j); \
+        if constexpr (N <= most) scores_block<T, NR, N, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, j); \
         break;
             MIXLAB_CASE(1) MIXLAB_CASE(2) MIXLAB_CASE(3) MIXLAB_CASE(4) MIXLAB_CASE(5) MIXLAB_CASE(6) MIXLAB_CASE(7)
 #undef MIXLAB_CASE
@@ -56,13 +56,13 @@ static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrd
 
 template <class T, bool MASK>
 static void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
-                   ptrdiff_t mj, const T* const* bias, T* const* out, int nx) {
+                   ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     switch (nr) {
-        case 1: return scores_rows<T, 1, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
-        case 2: return scores_rows<T, 2, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
+        case 1: return scores_rows<T, 1, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
+        case 2: return scores_rows<T, 2, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
 #if MIXLAB_ROWS > 2
-        case 3: return scores_rows<T, 3, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
-        case 4: return scores_rows<T, 4, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, nx);
+        case 3: return scores_rows<T, 3, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
+        case 4: return scores_rows<T, 4, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
 #endif
     }
 }

@@ -7,35 +7,38 @@ INLINE ptrdiff_t row_offset(const Problem& p, const Task& t, const View& v, cons
            (t.ry + y * p.dilation[1]) * v.s[4] + s.rx * v.s[5];
 }
 
-// Channels innermost: dst[c * dc + x] = f src[x * sx + c * sc].
+// Four by four elements, rows `from` apart, turned to rows `to` apart. Returns 0 times their sum.
 template <class T>
-static void transpose_in(const T* src, ptrdiff_t sc, ptrdiff_t sx, T* dst, ptrdiff_t dc, int64_t d, int64_t n, T f) {
-    int64_t c = 0;
-    for (; c + 4 <= d; c += 4)
-        for (int64_t x = 0; x < n; x++) {
-            const T* from = src + x * sx + c * sc;
-            T* to = dst + c * dc + x;
-            to[0] = from[0] * f, to[dc] = from[sc] * f, to[2 * dc] = from[2 * sc] * f, to[3 * dc] = from[3 * sc] * f;
-        }
-    for (; c < d; c++)
-        for (int64_t x = 0; x < n; x++) dst[c * dc + x] = src[x * sx + c * sc] * f;
+INLINE void turn(const T* src, ptrdiff_t from, T* dst, ptrdiff_t to, T f, T* odd) {
+    typedef T Q __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
+    const Q a = *(const Q*)src * f, b = *(const Q*)(src + from) * f;
+    const Q c = *(const Q*)(src + 2 * from) * f, d = *(const Q*)(src + 3 * from) * f;
+    const Q ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const Q cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    *(Q*)dst = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    *(Q*)(dst + to) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    *(Q*)(dst + 2 * to) = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
+    *(Q*)(dst + 3 * to) = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
+    *(Q*)odd += ((a + b) + (c + d)) * T(0);
 }
 
+// dst[c * dc + x * dx] = f src[c * sc + x * sx], for the layouts that are not rows on both sides; returns 0 times the sum.
 template <class T>
-static T transpose_out(const T* src, ptrdiff_t sc, T* dst, ptrdiff_t dc, ptrdiff_t dx, int64_t d, int64_t n, T f) {
-    T odd = 0;
-    int64_t c = 0;
-    for (; c + 4 <= d; c += 4)
-        for (int64_t x = 0; x < n; x++) {
-            const T* from = src + c * sc + x;
-            T* to = dst + x * dx + c * dc;
-            const T v0 = from[0] * f, v1 = from[sc] * f, v2 = from[2 * sc] * f, v3 = from[3 * sc] * f;
-            to[0] = v0, to[dc] = v1, to[2 * dc] = v2, to[3 * dc] = v3;
-            odd += ((v0 + v1) + (v2 + v3)) * T(0);
-        }
-    for (; c < d; c++)
-        for (int64_t x = 0; x < n; x++) odd += T(0) * (dst[x * dx + c * dc] = src[c * sc + x] * f);
-    return odd;
+static T transpose(const T* src, ptrdiff_t sc, ptrdiff_t sx, T* dst, ptrdiff_t dc, ptrdiff_t dx, int64_t d, int64_t n, T f) {
+    T odd[4] = {};
+    int64_t done = 0;
+    const bool in = sc == 1 && dx == 1, out = sx == 1 && dc == 1;
+    if ((in || out) && n >= 4)
+        for (; done + 4 <= d; done += 4)
+            for (int64_t x = 0; x < n; x += 4) {
+                if (x + 4 > n) x = n - 4;
+                const T* from = src + done * sc + x * sx;
+                if (in) turn(from, sx, dst + done * dc + x, dc, f, odd);
+                else turn(from, sc, dst + done + x * dx, dx, f, odd);
+            }
+    for (; done < d; done++)
+        for (int64_t x = 0; x < n; x++) odd[0] += T(0) * (dst[done * dc + x * dx] = src[done * sc + x * sx] * f);
+    return odd[0] + odd[1] + odd[2] + odd[3];
 }
 
 // n elements times f to another place, the last ones in overlapping vectors: rows of 56, 28 and 14 have no loop of
@@ -88,7 +91,12 @@ static void read_rows(const Problem& p, const Task& t, const View& v, int axis, 
                 }
             continue;
         }
-        for (int r = 0; r < rows; r++) transpose_in(src + r * sy, sc, sx, dst[r] + s.column, dc, channels, s.length, f);
+        for (int r = 0; r < rows; r++) {
+            const T* from = src + r * sy;
+            if (sc == 1)
+                for (int64_t x = 0; x < s.length; x++) fetch(from + kRows * sy + x * sx, channels, false);
+            transpose<T>(from, sc, sx, dst[r] + s.column, dc, 1, channels, s.length, f);
+        }
     }
 }
 
@@ -110,8 +118,12 @@ static bool write_rows(const Problem& p, const Task& t, const View& v, int axis,
                 }
             continue;
         }
-        for (int r = 0; r < rows; r++)
-            odd += transpose_out(src[r] + s.column, sc, dst + r * dy, dc, dx, channels, s.length, f);
+        for (int r = 0; r < rows; r++) {
+            T* to = dst + r * dy;
+            if (dc == 1)
+                for (int64_t x = 0; x < s.length; x++) fetch(to + kRows * dy + x * dx, channels, true);
+            odd += transpose<T>(src[r] + s.column, sc, 1, to, dc, dx, channels, s.length, f);
+        }
     }
     return !(odd == 0);
 }

@@ -3,6 +3,14 @@
 constexpr double kLog2e = 1.4426950408889634;
 constexpr double kMasked = -1e30;  // finite: no infinity minus infinity, and exp2v turns it into exactly 0
 
+#ifdef __SANITIZE_ADDRESS__
+extern "C" void __asan_poison_memory_region(void const volatile*, size_t);
+extern "C" void __asan_unpoison_memory_region(void const volatile*, size_t);
+constexpr size_t kRedZone = 192;  // between the pieces of scratch memory, so that running over one is noticed
+#else
+constexpr size_t kRedZone = 0;
+#endif
+
 struct Arena {
     char* base;
     size_t used = 0;
@@ -10,6 +18,10 @@ struct Arena {
     T* take(size_t n) {
         T* at = (T*)(base + used);
         used += (n * sizeof(T) + 63) / 64 * 64;
+#ifdef __SANITIZE_ADDRESS__
+        if (base) __asan_poison_memory_region(base + used, kRedZone);
+#endif
+        used += kRedZone;
         return at;
     }
 };
@@ -37,10 +49,10 @@ struct KeyRow {
 
 template <class T>
 struct Work {
-    int64_t d, E, slots, nx, seen, stride, lead, width, keyrows, entries, offsets, tile, estride;
+    int64_t d, E, slots, nx, seen, stride, lead, width, keyrows, entries, apart, offsets, tile, estride;
     bool broadcast, backward, aggregate;
     T *K, *V, *DK, *DV, *Q, *DO, *O, *mask, *zeros, *bias, *lse, *dlse;
-    T *S, *DP, *P, *DS, *dbias;
+    T *S, *DP, *dbias;
     T *EK, *EV, *EB, *DEK, *DEV, *DEB, *W, *DW;
     int *lo, *hi, *klo, *khi, *shift;
     KeyRow* rows;
@@ -48,6 +60,10 @@ struct Work {
     size_t bytes;
 
     Work(const Problem& p, const Task& t, bool back, void* memory) {
+#ifdef __SANITIZE_ADDRESS__
+        if (memory) __asan_unpoison_memory_region(memory, Work(p, t, back, nullptr).bytes - 64);
+#endif
+        if (memory && p.poison) __builtin_memset(memory, 0xff, Work(p, t, back, nullptr).bytes - 64);
         Arena a{(char*)memory};
         constexpr int L = kLanes<T>;
         d = p.d, E = p.extra, backward = back, aggregate = p.w.data != nullptr;
@@ -77,10 +93,10 @@ struct Work {
         zeros = a.take<T>(nx + 2 * L);
         bias = a.take<T>(p.bias.data ? offsets : 0);
         lse = a.take<T>(kRows * stride), dlse = a.take<T>(kRows * stride);
-        S = a.take<T>(kRows * entries * L);
-        DP = a.take<T>(back ? kRows * entries * L : 0);
-        const size_t spread = back ? kRows * seen * nx * stride + 2 * lead : 0;
-        P = a.take<T>(spread) + lead, DS = a.take<T>(aggregate ? 0 : spread) + lead;
+        // Forward, one block's entries in L1. Backward, rows of them, because the sums for keys cross blocks.
+        apart = back ? stride : L;
+        S = a.take<T>(kRows * entries * apart + 2 * lead) + lead;
+        DP = a.take<T>(back ? kRows * entries * apart + 2 * lead : 0) + lead;
         dbias = a.take<T>(p.dbias.data ? offsets * L : 0);
         EK = a.take<T>(each * tile), EV = a.take<T>(each * tile), EB = a.take<T>(kRows * E * stride);
         const int64_t gradient = back ? (p.shared ? E * d * (broadcast ? L : stride) : kRows * E * d * stride) : 0;
@@ -93,6 +109,10 @@ struct Work {
         bytes = a.used + 64;
     }
 
+    // Entry i of row r in block b, of S or DP.
+    T* at(T* base, int64_t r, int64_t i, int64_t b) const {
+        return base + (r * entries + i) * apart + (backward ? b * kLanes<T> : 0);
+    }
     T* ring_row(T* ring, int64_t slot) const { return ring + slot * d * stride; }
 
     // Masks per (dx, column), the dx that any lane of a vector needs, and zeros where no row will ever be written.
@@ -141,13 +161,14 @@ struct Work {
                 }
             }
         }
-        T* const placed[] = {P, aggregate ? nullptr : DS};
-        if (backward)  // written at the key's column, so these edges never are
-            for (T* m : placed)
-                for (int64_t i = 0; m && i < kRows * (entries - E); i++) {
-                    for (int64_t x = 0; x < t.reach; x++) m[i * stride + x] = 0;
-                    for (int64_t x = width - t.reach; x < width; x++) m[i * stride + most(x, 0)] = 0;
-                }
+        if (!backward) return;
+        for (int64_t b = 0; b < t.vectors; b++) lo[b] = 0, hi[b] = int(nx) - 1;  // so that every entry is written
+        T* const sides[] = {S, DP};
+        for (T* m : sides) {  // sums for keys read past both ends
+            for (int64_t x = -lead; x < 0; x++) m[x] = 0;
+            for (int64_t i = 0; i < kRows * entries; i++)
+                for (int64_t x = width; x < stride; x++) m[i * stride + x] = 0;
+        }
     }
 
     // The key rows that query rows y0 .. y0 + n - 1 of plane z see; returns how many.
