@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# What pip builds the native kernel from: a change of it installs again.
+NATIVE := native/CMakeLists.txt $(wildcard mixlab/ops/native/*.cpp mixlab/ops/native/*.h)
 
 .PHONY: help quickstart test test-fast lint docs clean
 help:
@@ -17,12 +19,12 @@ $(BIN)/python:
 	  || { echo "mixlab: expected Python 3.11 or newer, got $$($(PYTHON) --version), try make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.stamp-run: $(BIN)/python pyproject.toml
+$(VENV)/.stamp-run: $(BIN)/python pyproject.toml $(NATIVE)
 	@echo "Installing mixlab into $(VENV) (PyTorch is large: a few minutes, once)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(VENV)/.stamp-dev: $(BIN)/python pyproject.toml
+$(VENV)/.stamp-dev: $(BIN)/python pyproject.toml $(NATIVE)
 	@echo "Installing mixlab and what its tests need into $(VENV)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.stamp-run
