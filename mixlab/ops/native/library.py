@@ -30,7 +30,10 @@ def load() -> tuple[ctypes.CDLL | None, str]:
     """The library, or None and the reason."""
     found = [p for p in (LIBRARY / f"libmixlab_native.{end}" for end in ("so", "dylib")) if p.exists()]
     if not found:
-        return None, "the native library was not built (no compiler at installation)"
+        return None, (
+            "no C++ compiler worked when mixlab was installed; try: pip install --force-reinstall with one, "
+            "or python -m mixlab.ops.native.build"
+        )
     try:
         library = ctypes.CDLL(str(found[0]))
     except OSError as error:
