@@ -72,19 +72,26 @@ class StarReLU(nn.Module):
         return squared_relu(x) * self.scale + self.bias
 
 
+def activated(act: nn.Module, x: Tensor) -> Tensor:
+    """``act(x)`` for an ``x`` that nobody else needs: in place where no gradient will ask for it."""
+    if type(act) is nn.GELU and not (torch.is_grad_enabled() or torch.compiler.is_compiling() or is_watched(act)):
+        return torch.ops.aten.gelu_(x, approximate=act.approximate)
+    return act(x)
+
+
 def is_watched(module: nn.Module) -> bool:
     """The module has hooks, so that a short cut past its ``forward`` would be seen."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def linear_after(act: nn.Module, x: Tensor, linear: Pointwise) -> Tensor:
-    """``linear(act(x))`` for a map ``(B, C, *spatial)``.
+    """``linear(act(x))`` for a map ``(B, C, *spatial)`` that nobody else needs.
 
     Where the matrix is smaller than the map, the scale and shift of a StarReLU go into it, which saves passes over the
     map forward and backward: ``W (s r + b) = (s W) r + b (W 1)``.
     """
     if not isinstance(act, StarReLU) or torch.compiler.is_compiling() or x.numel() < linear.weight.numel():
-        return linear(act(x))
+        return linear(activated(act, x))
     if type(linear) is not Pointwise or is_watched(act) or is_watched(linear):
         return linear(act(x))
     shift = linear.weight.sum(1) * act.bias

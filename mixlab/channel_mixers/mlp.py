@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mixlab.activations import ACTIVATIONS, linear_after
+from mixlab.activations import ACTIVATIONS, is_watched, linear_after
 from mixlab.channel_mixers.base import ChannelMixer, register_channel_mixer
 from mixlab.cost import Cost, Size, linear
 from mixlab.errors import expected
@@ -51,7 +51,7 @@ class MLP(ChannelMixer):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, *spatial)`` to the same shape."""
-        if self.dropout.p == 0.0 or not self.training:
+        if (self.dropout.p == 0.0 or not self.training) and not is_watched(self.fc1):
             return linear_after(self.act, self.fc1(x), self.fc2)
         return self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
 
