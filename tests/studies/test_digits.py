@@ -37,8 +37,8 @@ def accuracy(mixer: str, epochs: int, folder: Path) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("mixer", list(MIXERS))
 def test_every_mixer_learns_digits(mixer: str, tmp_path: Path) -> None:
-    """In few epochs; random mixing, the slowest, has 0.87 after 15."""
-    assert accuracy(mixer, 12, tmp_path) >= 0.8
+    """In few epochs; chance is 0.1, and random mixing, the slowest, is at 0.8 by then."""
+    assert accuracy(mixer, 12, tmp_path) >= 0.7
 
 
 @pytest.mark.slow

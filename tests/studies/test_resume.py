@@ -66,7 +66,13 @@ def start(file: Path, out: Path) -> subprocess.Popen[str]:
     """``mixlab study run`` in a process group of its own, as a shell starts it."""
     command = [sys.executable, "-m", "mixlab.cli", "study", "run", str(file), "--out", str(out)]
     command += ["--jobs", "1", "--threads", "1"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it, and hands that on
+    try:
+        return subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(condition: Any, seconds: float = 120) -> None:
