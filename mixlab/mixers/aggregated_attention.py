@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mixlab.cost import Cost, Size, linear, normalisation, softmax
+from mixlab.cost import Cost, Size, linear, macs, normalisation, softmax
 from mixlab.mixers.attention import heads_for
 from mixlab.mixers.base import Includes, Mixer, register_mixer
 from mixlab.mixers.log_cpb import LogCPB, small_normal, temperature
@@ -147,12 +147,11 @@ class AggregatedAttention(Mixer):
         n, dim, heads = math.prod(size), self.dim, self.heads
         grid = pooled_size(size, self.sr_ratio, self.pool_size)
         p, window = math.prod(grid), math.prod(self.kernel_size)
-        pairs, kinds = clipped_pairs(size, self.kernel_size, (1,) * len(size)), 2
+        pairs = clipped_pairs(size, self.kernel_size, (1,) * len(size))
         own = sum(t.numel() for t in self.parameters(recurse=False))
         bias = self.q.bias is not None
         projections = linear(dim, dim, n, bias=bias) + linear(dim, 2 * dim, n, bias=bias) + linear(dim, dim, n)
-        to_pooled = linear(dim, 2 * dim, p, bias=False)  # the same weights once more
-        context = Cost(0, to_pooled.macs_needed, to_pooled.macs_needed, to_pooled.macs_needed, 0, 2 * dim * p)
+        context = macs(2 * dim * dim * p, activations=2 * dim * p)  # keys and values, by the same weights once more
         context += linear(dim, dim, n) + Cost(other_ops=n * dim, activations=n * dim)
         context += Cost(other_ops=dim * bin_entries(size, grid), activations=dim * p)
         context += normalisation(dim, p, parameters=2 * dim)
@@ -160,15 +159,20 @@ class AggregatedAttention(Mixer):
         scale = Cost(other_ops=heads * (1 + n) + n * dim, activations=heads * (1 + n) + n * dim)
         extra = Cost()
         if self.learnable_tokens is not None:
-            extra = Cost(0, pairs * dim, 2 * n * window * dim, pairs * dim, heads * pairs, 2 * heads * pairs)
+            extra = Cost(
+                macs_needed=pairs * dim,
+                macs_computed=2 * n * window * dim,  # their scores, and a pass over the values of their own
+                macs_dense=pairs * dim,
+                other_ops=heads * pairs,
+                activations=2 * heads * pairs,
+            )
         entries = pairs + n * p
         attention = Cost(
-            own,
-            kinds * entries * dim,
-            kinds * n * (window + p) * dim,
-            kinds * n * n * dim,
-            0,
-            heads * entries + n * dim,
+            parameters=own,
+            macs_needed=2 * entries * dim,
+            macs_computed=2 * n * (window + p) * dim,
+            macs_dense=2 * n * n * dim,
+            activations=heads * entries + n * dim,
         )
         weights = softmax(heads * entries, heads * n)
         return projections + context + unit + scale + attention + weights + extra + self.cpb.cost(size, grid)
