@@ -148,6 +148,11 @@ def computed_pairs(size: Sequence[int], kernel: Ints, dilation: Ints, border: st
     return path_pairs(choose_path(size, kernel, dilation, border), size, kernel)
 
 
+def backend_status() -> dict[str, str | None]:
+    """For each backend None if it can be used on this machine, else the reason why not."""
+    return {"reference": None, "pure": None, "native": native_unavailable()}
+
+
 def native() -> ModuleType | None:
     """The module of the native kernel, where it is part of this installation."""
     try:
