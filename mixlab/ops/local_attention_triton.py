@@ -12,7 +12,6 @@ not measured on a GPU yet: ``benchmarks/gpu_local_attention.py``.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import itertools
 import math
@@ -31,27 +30,23 @@ MAX_HEAD_DIM = 64
 TILE = 64  # positions of a program, where the grid has as many
 BLOCK = 32  # positions that meet them at a time
 WARPS = 4
+INSTALLED = importlib.util.find_spec("triton") is not None
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # slowly and on CPU tensors as well: for tests
 Strides = tuple[int, ...]
 
 
-def interpreted() -> bool:
-    """Kernels run in Triton's interpreter, on CPU tensors as well (slowly; for tests)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@functools.cache
 def unavailable() -> str | None:
     """Why the kernels cannot run on this machine, or None."""
-    if importlib.util.find_spec("triton") is None:
+    if not INSTALLED:
         return "Triton is not installed; PyTorch brings it for Linux with CUDA"
-    if not torch.cuda.is_available() and not interpreted():
+    if not torch.cuda.is_available() and not INTERPRETED:
         return "there is no CUDA device"
     return None
 
 
 def unsupported(p: Problem) -> str | None:
     """Why the kernels cannot compute this, or None."""
-    if p.q.device.type != "cuda" and not (interpreted() and p.q.device.type == "cpu"):
+    if p.q.device.type != "cuda" and not (INTERPRETED and p.q.device.type == "cpu"):
         return "it runs on CUDA devices only"
     reason = unavailable()
     if reason is not None:
@@ -60,10 +55,12 @@ def unsupported(p: Problem) -> str | None:
         return f"it takes float32, float16 and bfloat16, not {str(p.q.dtype).removeprefix('torch.')}"
     if p.q.shape[2] > MAX_HEAD_DIM:
         return f"it takes head sizes up to {MAX_HEAD_DIM}, not {p.q.shape[2]}"
+    if torch.compiler.is_compiling():  # there a comparison of dynamic sizes would fix them
+        return None
     if p.q.shape[0] == 0:
         return "an empty batch"
-    if any(_reach(t) >= 2**31 for t in (p.q, p.k, p.v, p.extra_k, p.extra_v, p.extra_bias) if t is not None):
-        return "it counts the elements of one map in 32 bits"
+    if any(math.prod(t.shape[2:]) >= 2**31 for t in (p.q, p.extra_k, p.extra_bias) if t is not None):
+        return "it counts the elements of a head in 32 bits"
     return None
 
 
@@ -72,14 +69,17 @@ def run(p: Problem) -> tuple[Tensor, Tensor]:
     w, extra_bias = p.window, p.extra_bias
     if p.extra_k is not None and extra_bias is not None:
         extra_bias = extra_bias.expand(p.q.shape[0], p.q.shape[1], *p.size, p.extra_k.shape[-2])
+    q, k, v, extra_k, extra_v, extra_bias = (
+        None if t is None else _near(t) for t in (p.q, p.k, p.v, p.extra_k, p.extra_v, extra_bias)
+    )
     return _attend(
-        p.q, p.k, p.v, list(w.kernel), list(w.dilation), w.border == "shift", float(p.scale), p.softcap, p.bias,
-        p.extra_k, p.extra_v, extra_bias,
+        q, k, v, list(w.kernel), list(w.dilation), w.border == "shift", float(p.scale), p.softcap, p.bias, extra_k,
+        extra_v, extra_bias,
     )  # fmt: skip
 
 
 def tile_shape(size: Ints, kernel: Ints, dilation: Ints) -> Ints:
-    """The box of powers of two with which all tiles together reach the fewest keys.
+    """The box of powers of two with which all tiles together load the fewest positions.
 
     It has :data:`TILE` positions, on smaller grids fewer, but no fewer than the 16 rows that tensor cores multiply.
     """
@@ -87,12 +87,13 @@ def tile_shape(size: Ints, kernel: Ints, dilation: Ints) -> Ints:
     positions = min(TILE, max(16, 2 ** (math.prod(lengths) - 1).bit_length()))
     powers = [2**i for i in range(positions.bit_length())]
 
-    def keys(box: Ints) -> int:
+    def loads(box: Ints) -> int:
         tiles = math.prod(math.ceil(n / t) for n, t in zip(lengths, box, strict=True))
-        return tiles * math.prod(min(t + k - 1, n) for t, k, n in zip(box, kernel, lengths, strict=True))
+        keys = math.prod(min(t + k - 1, n) for t, k, n in zip(box, kernel, lengths, strict=True))
+        return tiles * (positions + math.ceil(keys / BLOCK) * BLOCK)
 
     boxes = [box for box in itertools.product(powers, repeat=len(size)) if math.prod(box) == positions]
-    return min(boxes, key=lambda box: (keys(box), -box[-1]))
+    return min(boxes, key=lambda box: (loads(box), -box[-1]))
 
 
 class _Plan(NamedTuple):
@@ -151,9 +152,9 @@ def _extra_bias(t: Tensor | None) -> Strides:
     return (*s[:2], s[-1], *(0,) * (6 - len(s)), *s[2:-1])
 
 
-def _reach(t: Tensor) -> int:
-    """The last element's distance from the first within one batch entry and head."""
-    return sum((n - 1) * s for n, s in zip(t.shape[2:], t.stride()[2:], strict=True))
+def _near(t: Tensor) -> Tensor:
+    """A copy where a head is spread over more elements than 32 bits count."""
+    return t.contiguous() if sum((n - 1) * s for n, s in zip(t.shape[2:], t.stride()[2:], strict=True)) >= 2**31 else t
 
 
 def _like(t: Tensor) -> Tensor:
