@@ -51,7 +51,9 @@ class _Launches:
     """Stands for a kernel, and keeps what it was launched with."""
 
     def __init__(self, kernel: Any) -> None:
-        self.kernel, self.arguments, self.options = kernel, (), {}
+        self.kernel = kernel
+        self.arguments: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         def launch(*arguments: Any, **options: Any) -> None:
