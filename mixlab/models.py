@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mixlab.architectures import ARCHITECTURES, published
-from mixlab.embeddings import GlobalTokens
+from mixlab.embeddings import GlobalTokens, choose_embeddings
 from mixlab.errors import expected, nearest
 from mixlab.metaformer import MetaFormer
 from mixlab.metaformer.config import MetaFormerConfig, StageConfig
@@ -34,6 +34,11 @@ class ModelConfig:
     """One letter a stage: T takes the mixer under study, P keeps pooling with k=3; default all T."""
     letters: dict[str, Any] = field(default_factory=dict)
     """More letters for ``stages``: letter to mixer."""
+    embedding: Any = None
+    """Patch embedding of all stages, or a list of one a stage: conv, overlap, non_overlap, none, coord_mlp, ...; None
+    for the published ones. Strides stay."""
+    stem_stride: Any = None
+    """Stride of the stem (an int or one per axis), e.g. 2 for small images and dense tasks; None for the published."""
     drop_path_rate: float | None = None
     """Stochastic depth; None for the published rate."""
     drop_path_schedule: str = "linear"
@@ -64,7 +69,8 @@ class ModelConfig:
         base = ARCHITECTURES[self.name]()
         assert isinstance(base, MetaFormerConfig)
         mixers = self._mixers(base)
-        stages = tuple(self._stage(s, m) for s, m in zip(base.stages, mixers, strict=True))
+        embeddings = choose_embeddings(self.embedding, self.stem_stride, [s.embedding for s in base.stages])
+        stages = tuple(self._stage(s, m, e) for s, m, e in zip(base.stages, mixers, embeddings, strict=True))
         head = base.head.with_options(dropout=self.dropout) if self.dropout else base.head
         size = tuple(self.image_size) if isinstance(self.image_size, Sequence) else self.image_size
         return dataclasses.replace(
@@ -122,7 +128,7 @@ class ModelConfig:
                 )
         return tuple(p.with_options(kernel_size=self.kernel_size) for p in parts)
 
-    def _stage(self, stage: StageConfig, mixers: tuple[Part, ...]) -> StageConfig:
+    def _stage(self, stage: StageConfig, mixers: tuple[Part, ...], embedding: Part) -> StageConfig:
         options: dict[str, Any] = {}
         if self.mlp_ratio is not None:
             options["ratio"] = self.mlp_ratio
@@ -130,6 +136,7 @@ class ModelConfig:
             options["dropout"] = self.dropout
         return dataclasses.replace(
             stage,
+            embedding=embedding,
             mixers=mixers,
             channel_mixers=tuple(c.with_options(**options) for c in stage.channel_mixers),
             layer_scale=stage.layer_scale if self.layer_scale is None else self.layer_scale,

@@ -14,7 +14,7 @@ from mixlab.errors import expected
 from mixlab.ops.convs import CONVS
 from mixlab.ops.windows import PerAxis, odd_kernel
 
-_INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @POSITIONS.register("conv")
@@ -63,7 +63,7 @@ class LearnedPosition(Position):
         super().__init__()
         if resize not in ("none", "bilinear"):
             raise expected("learned position resize", "'none' or 'bilinear'", resize)
-        self.grid_size, self.resize, self.mode = tuple(grid_size), resize, _INTERPOLATION[spatial_dims]
+        self.grid_size, self.resize, self.mode = tuple(grid_size), resize, INTERPOLATION[spatial_dims]
         self.embedding = nn.Parameter(torch.zeros(1, dim, *grid_size))
 
     def forward(self, x: Tensor) -> Tensor:
