@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mixlab.ops.native.passes import brought_innermost, gradients_again, run, takes
 
-RUN_BYTES = 1 << 21  # of hidden channels
+RUN_BYTES = 1 << 22  # of hidden channels
 RUN_ROWS = 1024  # shorter runs cost the matrix products more than the cache gives
 KEPT_BYTES = 1 << 23  # of memory for runs, twice a thread
 
@@ -103,21 +103,19 @@ class _MLP(torch.autograd.Function):
         x, w1, b1, w2, b2, inner = ctx.saved_tensors
         if torch.is_grad_enabled() or not takes(x):
             return tuple(gradients_again(_plain, (x, w1, b1, w2, b2), grad))
-        tokens, rows = _tokens(x), _tokens(brought_innermost(grad))
-        dx = torch.empty_like(x)
-        dw1, dw2, db1 = (
-            x.new_empty(w1.shape[::-1]),
-            torch.empty_like(w2),
-            None,
-        )  # dw1 transposed: a faster matrix product
-        for part in _runs(len(rows), w1.shape[0]):
-            derivative, activation = (_ROOMS.get(i, part.stop - part.start, w1.shape[0]) for i in range(2))
+        tokens, rows, hidden = _tokens(x), _tokens(brought_innermost(grad)), w1.shape[0]
+        turned = len(rows) >= 2 * hidden  # the product is faster that way, but the result has to be turned back
+        dx, dw2, db1 = torch.empty_like(x), torch.empty_like(w2), None
+        dw1 = x.new_empty(w1.shape[::-1] if turned else w1.shape)
+        for part in _runs(len(rows), hidden):
+            derivative, activation = (_ROOMS.get(i, part.stop - part.start, hidden) for i in range(2))
             torch.mm(rows[part], w2, out=derivative)
             db = None if b1 is None else torch.empty_like(b1)
             run("gelu_backward", derivative, (inner[part], b1, derivative), (derivative, db, activation))
             torch.mm(derivative, w1, out=_tokens(dx)[part])
-            beta = 0 if part.start == 0 else 1
-            dw1.addmm_(tokens[part].t(), derivative, beta=beta)
+            left, right = (tokens[part], derivative) if turned else (derivative, tokens[part])
+            beta = 0 if part.start == 0 else 1  # 0: whatever is in the result does not count
+            dw1.addmm_(left.t(), right, beta=beta)
             dw2.addmm_(rows[part].t(), activation, beta=beta)
             db1 = db if db1 is None or db is None else db1.add_(db)
-        return dx, dw1.t().contiguous(), db1, dw2, None if b2 is None else rows.sum(0)
+        return dx, dw1.t().contiguous() if turned else dw1, db1, dw2, None if b2 is None else rows.sum(0)

@@ -6,13 +6,14 @@
 
 On a CPU, where the native library is installed and channels are innermost in memory, they run in it, otherwise as the
 tensor operations that define them; so they do in traced graphs, function transforms and autocast.
-:func:`mixlab.ops.native.passes.unavailable` says why an installation has no library. Measured by
-``benchmarks/passes.py``.
+:func:`mixlab.ops.native.passes.unavailable` says why an installation has no library.
+``benchmarks/metaformer.py`` measures what they bring to a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,8 +135,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, moments = ctx.saved_tensors
         if torch.is_grad_enabled() or not takes(x):
-            again = gradients_again(lambda *given: _plain_norm(*given, ctx.eps), (x, weight, bias), grad)
-            return (*again, None)
+            return (*gradients_again(partial(_plain_norm, eps=ctx.eps), (x, weight, bias), grad), None)
         dx, dweight = torch.empty_like(x), torch.empty_like(weight)
         dbias = None if bias is None else torch.empty_like(bias)
         run("norm_backward", x, (x, weight, moments, brought_innermost(grad)), (dx, dweight, dbias))
@@ -160,7 +160,13 @@ class _Pool(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kernel, subtract, transposed = ctx.arguments
-        return _Pool.apply(brought_innermost(grad), kernel, subtract, not transposed), None, None, None
+        grad = brought_innermost(grad)
+        if takes(grad):
+            return _Pool.apply(grad, kernel, subtract, not transposed), None, None, None
+        if transposed:
+            return _plain_pool(grad, kernel, subtract), None, None, None
+        plain = partial(_plain_pool, kernel=kernel, subtract=subtract)  # linear: the same gradient everywhere
+        return gradients_again(plain, (torch.zeros_like(grad).requires_grad_(),), grad)[0], None, None, None
 
 
 def _add(x: Tensor, y: Tensor, scale: Tensor, keep: Tensor | None) -> Tensor:

@@ -39,9 +39,9 @@ def takes(x: Tensor, *vectors: Tensor | None) -> bool:
         and type(x) in (Tensor, torch.nn.Parameter)
         and x.is_cpu
         and x.numel() > 0
+        and not _watched()
         and innermost(x)
         and not x.is_neg()
-        and not _watched()
     )
 
 
