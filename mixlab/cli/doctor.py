@@ -38,7 +38,9 @@ def doctor(words: list[str]) -> int:
     if given.get("check") and found["torch"]["version"] is not None:
         from mixlab.cli.doctor_check import check_backends
 
-        found["check"] = check_backends()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found["check"] = check_backends()
         found["broken"] += [
             f"{row['backend']} on {row['device']}: {row['says']}" for row in found["check"] if row["bad"]
         ]
@@ -67,8 +69,10 @@ def examine() -> Facts:
         return found
     from mixlab.ops.local_attention_choice import backend_status
 
-    found |= {"cpu": cpu_facts(), "accelerators": accelerators()}
-    return found | {"backends": backend_status(), "native": native_facts()}
+    found |= {"cpu": cpu_facts(), "accelerators": accelerators(), "native": native_facts()}
+    with warnings.catch_warnings():  # of drivers again: accelerators() tells
+        warnings.simplefilter("ignore")
+        return found | {"backends": backend_status()}
 
 
 def torch_facts() -> Facts:

@@ -1,6 +1,6 @@
 """Local attention on a GPU: Triton kernels, and operators that autograd, compile and export accept.
 
-One program takes a tile of queries (a box of 64 positions) and multiplies it with the box of keys that its windows
+One program takes a tile of queries (a box of 32 positions) and multiplies it with the box of keys that its windows
 reach, block by block, with the softmax built up on the way. The backward pass computes probabilities again from the
 log-sum-exp; every gradient is gathered by one program in a fixed order, without atomic additions, so that results
 repeat bit for bit. Scores, softmax and sums are float32. Tensors may have any strides: the output and the gradients of
@@ -27,9 +27,10 @@ from mixlab.ops.neighbours import Ints
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 64
-TILE = 64  # positions of a program, where the grid has as many
+# By the number of instructions that the compiler makes for a query, not by measurement.
+TILE = 32  # positions of a program, where the grid has as many
 BLOCK = 32  # positions that meet them at a time
-WARPS = 4
+WARPS = 1  # for 16 channels; for more as many times more
 INSTALLED = importlib.util.find_spec("triton") is not None
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # slowly and on CPU tensors as well: for tests
 Strides = tuple[int, ...]
@@ -104,19 +105,22 @@ class _Plan(NamedTuple):
     options: dict[str, Any]
 
 
-def _plan(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], shift: bool, block: bool = True) -> _Plan:
+def _plan(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], shift: bool, reach: int | None = 1) -> _Plan:
+    """``reach``: in how many kernels less one a tile's box is longer than the tile; None for a kernel without box."""
     size, window = _three(q.shape[3:]), _three(kernel)
     step = _three(dilation)
     tile = tile_shape(size, window, step)
     tiles = [math.ceil(math.ceil(n / s) / t) for n, s, t in zip(size, step, tile, strict=True)]
     rests = [min(n, s) for n, s in zip(size, step, strict=True)]
     constants = {"KERNEL": window, "STEP": step, "SHIFT": shift, "TILE": tile, "BLOCK_D": _channels(q)}
-    if block:
-        constants["BLOCK"] = BLOCK
+    if reach is not None:
+        lengths = [math.ceil(n / s) for n, s in zip(size, step, strict=True)]
+        extent = tuple(min(t + reach * (k - 1), n) for t, k, n in zip(tile, window, lengths, strict=True))
+        constants |= {"BLOCK": BLOCK, "EXTENT": extent}
     return _Plan(
         q.shape[0] * q.shape[1] * math.prod(tiles) * math.prod(rests),
         constants,
-        {"num_warps": WARPS, "enable_fp_fusion": True},
+        {"num_warps": WARPS * _channels(q) // 16, "enable_fp_fusion": True},
     )
 
 
@@ -215,6 +219,8 @@ def _attend_backward(
         _map(dq), _extra(dek if own else None), _extra(dev if own else None),
         size, *sizes, _entries(extra_k), scale, softcap, OWN=own, **plan.constants, **plan.options,
     )  # fmt: skip
+    # A key of a shifted window can be seen from either side over the whole window's length.
+    plan = _plan(q, kernel, dilation, shift, reach=2 if shift else 1)
     backward_keys[(plan.programs,)](
         q, k, v, flat, lse, dout, delta, dk, dv, _map(q), _map(k), _map(v), _map(dout), _map(dk), _map(dv),
         size, *sizes, scale, softcap, **plan.constants, **plan.options,
@@ -227,7 +233,7 @@ def _attend_backward(
             size, *sizes, _entries(extra_k), scale, softcap, BLOCK=TILE, BLOCK_D=_channels(q), **plan.options,
         )  # fmt: skip
     if want_bias and bias is not None:
-        plan = _plan(q, kernel, dilation, shift, block=False)
+        plan = _plan(q, kernel, dilation, shift, reach=None)
         parts = q.new_empty(
             *q.shape[:2], plan.programs // (q.shape[0] * q.shape[1]), bias[0].numel(), dtype=torch.float32
         )

@@ -31,8 +31,8 @@ def stand_in(axes: int) -> Any:
         assert isinstance(kernel_size, tuple)
         assert isinstance(dilation, tuple)
         assert len(kernel_size) == len(dilation) == axes
-        for n, k, step in zip(query.shape[1:-2], kernel_size, dilation, strict=True):
-            assert k * step <= n, "NATTEN refuses it"
+        for n, width, step in zip(query.shape[1:-2], kernel_size, dilation, strict=True):
+            assert width * step <= n, "NATTEN refuses it"
         extra = None
         if additional_keys is not None and additional_values is not None:
             batch, _, heads, d = additional_keys.shape

@@ -7,11 +7,13 @@ import triton.language as tl
 
 from mixlab.ops.triton_local_attention.geometry import (
     find_tile,
+    keys,
     load_map,
     map_start,
     raster,
     sees,
     tile_positions,
+    windows,
 )
 from mixlab.ops.triton_local_attention.scores import exp, gradient, own_scores
 
@@ -40,12 +42,13 @@ def backward_bias(
     entries: tl.constexpr = widths[0] * widths[1] * widths[2]
     bias += (at % heads) * entries
     parts += tl.program_id(0).to(tl.int64) * entries  # programs count maps first, then tiles
+    window = windows(query, length, there, KERNEL, SHIFT)
     for entry in range(entries):
         z = query[0] + entry // (widths[1] * widths[2]) - widths[0] // 2
         y = query[1] + entry // widths[2] % widths[1] - widths[1] // 2
         x = query[2] + entry % widths[2] - widths[2] // 2
         exists = (z >= 0) & (z < length[0]) & (y >= 0) & (y < length[1]) & (x >= 0) & (x < length[2])
-        seen = sees(query, (z, y, x), length, there & exists, (2, 2, 2), KERNEL, SHIFT)
+        seen = sees(window, keys((z, y, x), exists), (2, 2, 2), KERNEL)
         k_vectors = load_map(k, k_strides, (z, y, x), rest, seen, d, STEP, BLOCK_D)
         v_vectors = load_map(v, v_strides, (z, y, x), rest, seen, d, STEP, BLOCK_D)
         s = own_scores(q_vectors, k_vectors, seen, bias, entry + tl.zeros_like(x), scale, softcap)

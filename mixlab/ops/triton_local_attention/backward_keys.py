@@ -10,6 +10,7 @@ from mixlab.ops.triton_local_attention.geometry import (
     box_of,
     columns,
     find_tile,
+    keys,
     load_map,
     load_vectors,
     map_start,
@@ -20,6 +21,7 @@ from mixlab.ops.triton_local_attention.geometry import (
     store_map,
     store_vectors,
     tile_positions,
+    windows,
 )
 from mixlab.ops.triton_local_attention.scores import exp, gradient, product, scores, shared_scores, weighted
 
@@ -29,8 +31,8 @@ def backward_keys(
     q: tl.tensor, k: tl.tensor, v: tl.tensor, bias: tl.tensor, lse: tl.tensor, dout: tl.tensor, delta: tl.tensor,
     dk: tl.tensor, dv: tl.tensor, q_strides: tl.tuple, k_strides: tl.tuple, v_strides: tl.tuple, dout_strides: tl.tuple,
     dk_strides: tl.tuple, dv_strides: tl.tuple, size: tl.tuple, heads: tl.tensor, d: tl.tensor, scale: tl.tensor,
-    softcap: tl.tensor, KERNEL: tl.constexpr, STEP: tl.constexpr, SHIFT: tl.constexpr, TILE: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+    softcap: tl.tensor, KERNEL: tl.constexpr, STEP: tl.constexpr, SHIFT: tl.constexpr, EXTENT: tl.constexpr,
+    TILE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip
     """Writes ``dk`` and ``dv``; one program a tile of keys."""
     at, rest, length, first = find_tile(size, STEP, TILE)
@@ -45,15 +47,15 @@ def backward_keys(
         bias += (at % heads) * (widths[0] * widths[1] * widths[2])
     sum_k = tl.zeros([TILE[0] * TILE[1] * TILE[2], BLOCK_D], tl.float32)
     sum_v = tl.zeros([TILE[0] * TILE[1] * TILE[2], BLOCK_D], tl.float32)
-    begin, extent = box_of(first, length, TILE, KERNEL, SHIFT, False)
-    for start in range(0, extent[0] * extent[1] * extent[2], BLOCK):
-        query, exists = block_positions(start, begin, extent, BLOCK)
+    begin = box_of(first, length, TILE, KERNEL, SHIFT, EXTENT, False)
+    place_k = rows(keys(key, there))
+    for start in range(0, EXTENT[0] * EXTENT[1] * EXTENT[2], BLOCK):
+        query, exists = block_positions(start, begin, length, EXTENT, BLOCK)
         q_vectors = load_map(q, q_strides, query, rest, exists, d, STEP, BLOCK_D)
         do_vectors = load_map(dout, dout_strides, query, rest, exists, d, STEP, BLOCK_D)
         place = maps + raster(query, rest, size, STEP)
         logs, deltas = tl.load(lse + place, mask=exists, other=0.0), tl.load(delta + place, mask=exists, other=0.0)
-        both = there[:, None] & exists[None, :]
-        seen = sees(columns(query), rows(key), length, both, TILE, KERNEL, SHIFT)
+        seen = sees(columns(windows(query, length, exists, KERNEL, SHIFT)), place_k, EXTENT, KERNEL)
         s = scores(k_vectors, q_vectors, columns(query), rows(key), seen, bias, scale, softcap, KERNEL, SHIFT)
         p = exp(s - logs[None, :])
         sum_v = weighted(p, do_vectors, sum_v, True)
@@ -86,7 +88,9 @@ def backward_shared(
     count = size[0] * size[1] * size[2]
     sum_k, sum_v = tl.zeros([16, BLOCK_D], tl.float32), tl.zeros([16, BLOCK_D], tl.float32)
     for start in range(0, count, BLOCK):
-        query, exists = block_positions(start, (0, 0, 0), size, BLOCK)
+        at_q = start + tl.arange(0, BLOCK)
+        exists = at_q < count
+        query = (at_q // (size[1] * size[2]), at_q // size[2] % size[1], at_q % size[2])
         q_vectors = load_map(q, q_strides, query, (0, 0, 0), exists, d, (1, 1, 1), BLOCK_D)
         do_vectors = load_map(dout, dout_strides, query, (0, 0, 0), exists, d, (1, 1, 1), BLOCK_D)
         place = at.to(tl.int64) * count + start + tl.arange(0, BLOCK)

@@ -10,6 +10,7 @@ from mixlab.ops.triton_local_attention.geometry import (
     box_of,
     columns,
     find_tile,
+    keys,
     load_map,
     load_vectors,
     map_start,
@@ -19,6 +20,7 @@ from mixlab.ops.triton_local_attention.geometry import (
     sees,
     store_map,
     tile_positions,
+    windows,
 )
 from mixlab.ops.triton_local_attention.scores import exp, gradient, own_scores, product, scores, shared_scores, weighted
 
@@ -31,8 +33,8 @@ def backward_queries(
     v_strides: tl.tuple, ek_strides: tl.tuple, ev_strides: tl.tuple, eb_strides: tl.tuple, out_strides: tl.tuple,
     dout_strides: tl.tuple, dq_strides: tl.tuple, dek_strides: tl.tuple, dev_strides: tl.tuple, size: tl.tuple,
     heads: tl.tensor, d: tl.tensor, entries: tl.tensor, scale: tl.tensor, softcap: tl.tensor, KERNEL: tl.constexpr,
-    STEP: tl.constexpr, SHIFT: tl.constexpr, OWN: tl.constexpr, TILE: tl.constexpr, BLOCK: tl.constexpr,
-    BLOCK_D: tl.constexpr,
+    STEP: tl.constexpr, SHIFT: tl.constexpr, OWN: tl.constexpr, EXTENT: tl.constexpr, TILE: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:  # fmt: skip
     """Writes ``delta`` (``dout · out - dlse``, which the other kernels read), ``dq``, and where they are tensors
     ``dek``, ``dev`` (``OWN``) and ``deb``, the gradient of every query's extra biases ``(B, heads, *spatial, E)``.
@@ -56,13 +58,13 @@ def backward_queries(
         widths: tl.constexpr = KERNEL if not SHIFT else (2 * KERNEL[0] - 1, 2 * KERNEL[1] - 1, 2 * KERNEL[2] - 1)
         bias += (at % heads) * (widths[0] * widths[1] * widths[2])
     value = tl.zeros([TILE[0] * TILE[1] * TILE[2], BLOCK_D], tl.float32)
-    begin, extent = box_of(first, length, TILE, KERNEL, SHIFT, True)
-    for start in range(0, extent[0] * extent[1] * extent[2], BLOCK):
-        key, exists = block_positions(start, begin, extent, BLOCK)
+    begin = box_of(first, length, TILE, KERNEL, SHIFT, EXTENT, True)
+    window = rows(windows(query, length, there, KERNEL, SHIFT))
+    for start in range(0, EXTENT[0] * EXTENT[1] * EXTENT[2], BLOCK):
+        key, exists = block_positions(start, begin, length, EXTENT, BLOCK)
         k_vectors = load_map(k, k_strides, key, rest, exists, d, STEP, BLOCK_D)
         v_vectors = load_map(v, v_strides, key, rest, exists, d, STEP, BLOCK_D)
-        both = there[:, None] & exists[None, :]
-        seen = sees(rows(query), columns(key), length, both, TILE, KERNEL, SHIFT)
+        seen = sees(window, columns(keys(key, exists)), EXTENT, KERNEL)
         s = scores(q_vectors, k_vectors, rows(query), columns(key), seen, bias, scale, softcap, KERNEL, SHIFT)
         dp = product(do_vectors, tl.trans(v_vectors))
         ds = gradient(s, seen, exp(s - logs[:, None]), dp, deltas[:, None], softcap)

@@ -53,13 +53,16 @@ def tile_positions(first: tl.tuple, length: tl.tuple, TILE: tl.constexpr) -> tl.
 
 
 @triton.jit
-def block_positions(start: tl.tensor, first: tl.tuple, extent: tl.tuple, BLOCK: tl.constexpr) -> tl.tuple:
+def block_positions(
+    start: tl.tensor, first: tl.tuple, length: tl.tuple, EXTENT: tl.constexpr, BLOCK: tl.constexpr
+) -> tl.tuple:
     """The positions number ``start`` to ``start + BLOCK`` of a box, and which of them exist."""
     at = start + tl.arange(0, BLOCK)
-    plane = extent[1] * extent[2]
-    return (first[0] + at // plane, first[1] + at % plane // extent[2], first[2] + at % extent[2]), at < (
-        extent[0] * plane
-    )
+    x = first[2] + at % EXTENT[2]
+    y = first[1] + at // EXTENT[2] % EXTENT[1]
+    z = first[0] + at // (EXTENT[2] * EXTENT[1])
+    exists = (at < EXTENT[0] * EXTENT[1] * EXTENT[2]) & (z < length[0]) & (y < length[1]) & (x < length[2])
+    return (z, y, x), exists
 
 
 @triton.jit
@@ -73,58 +76,67 @@ def window_start(query: tl.tensor, length: tl.tensor, K: tl.constexpr, SHIFT: tl
 
 
 @triton.jit
-def keys_of(first: tl.tensor, length: tl.tensor, T: tl.constexpr, K: tl.constexpr, SHIFT: tl.constexpr) -> tl.tuple:
-    """First key, and number of keys, that a tile of ``T`` queries sees along an axis."""
-    start = tl.maximum(window_start(first, length, K, SHIFT), 0)
-    end = tl.minimum(window_start(tl.minimum(first + T, length) - 1, length, K, SHIFT) + K, length)
-    return start, tl.maximum(end - start, 0)
-
-
-@triton.jit
-def queries_of(first: tl.tensor, length: tl.tensor, T: tl.constexpr, K: tl.constexpr, SHIFT: tl.constexpr) -> tl.tuple:
-    """First query, and number of queries, that see a tile of ``T`` keys along an axis."""
-    last = tl.minimum(first + T, length) - 1
-    start, end = first - K // 2, last + K // 2 + 1
-    if SHIFT:  # the first K keys are seen from the border on, the last K up to the border
+def first_query(
+    first: tl.tensor, length: tl.tensor, T: tl.constexpr, K: tl.constexpr, SHIFT: tl.constexpr
+) -> tl.tensor:
+    """The first query along an axis that sees one of a tile of ``T`` keys."""
+    start = first - K // 2
+    if SHIFT:  # the first K keys are seen from the border on
         start = tl.where(first < K, 0, start)
-        end = tl.where(last >= length - K, length, end)
-    start, end = tl.maximum(start, 0), tl.minimum(end, length)
-    return start, tl.where(last >= first, tl.maximum(end - start, 0), 0)
+    return start
 
 
 @triton.jit
 def box_of(
     first: tl.tuple, length: tl.tuple, TILE: tl.constexpr, KERNEL: tl.constexpr, SHIFT: tl.constexpr,
-    KEYS: tl.constexpr,
+    EXTENT: tl.constexpr, KEYS: tl.constexpr,
 ) -> tl.tuple:  # fmt: skip
-    """First position and extent of the box of keys (or of queries) that a tile has to do with."""
+    """Where the box of ``EXTENT`` positions begins with the keys (or queries) that a tile has to do with.
+
+    It is moved inside the grid where it fits in.
+    """
     if KEYS:
-        z, extent_z = keys_of(first[0], length[0], TILE[0], KERNEL[0], SHIFT)
-        y, extent_y = keys_of(first[1], length[1], TILE[1], KERNEL[1], SHIFT)
-        x, extent_x = keys_of(first[2], length[2], TILE[2], KERNEL[2], SHIFT)
+        z = window_start(first[0], length[0], KERNEL[0], SHIFT)
+        y = window_start(first[1], length[1], KERNEL[1], SHIFT)
+        x = window_start(first[2], length[2], KERNEL[2], SHIFT)
     else:
-        z, extent_z = queries_of(first[0], length[0], TILE[0], KERNEL[0], SHIFT)
-        y, extent_y = queries_of(first[1], length[1], TILE[1], KERNEL[1], SHIFT)
-        x, extent_x = queries_of(first[2], length[2], TILE[2], KERNEL[2], SHIFT)
-    return (z, y, x), (extent_z, extent_y, extent_x)
+        z = first_query(first[0], length[0], TILE[0], KERNEL[0], SHIFT)
+        y = first_query(first[1], length[1], TILE[1], KERNEL[1], SHIFT)
+        x = first_query(first[2], length[2], TILE[2], KERNEL[2], SHIFT)
+    z = tl.maximum(tl.minimum(z, length[0] - EXTENT[0]), 0)
+    y = tl.maximum(tl.minimum(y, length[1] - EXTENT[1]), 0)
+    x = tl.maximum(tl.minimum(x, length[2] - EXTENT[2]), 0)
+    return (z, y, x)
 
 
 @triton.jit
-def sees(
-    query: tl.tuple, key: tl.tuple, length: tl.tuple, both: tl.tensor, TILE: tl.constexpr, KERNEL: tl.constexpr,
-    SHIFT: tl.constexpr,
-) -> tl.tensor:  # fmt: skip
-    """Whether the key is in the query's window. An axis along which the tile has one position is always in it."""
-    seen = both
-    if TILE[0] > 1:
-        place = key[0] - window_start(query[0], length[0], KERNEL[0], SHIFT)
-        seen = seen & (place >= 0) & (place < KERNEL[0])
-    if TILE[1] > 1:
-        place = key[1] - window_start(query[1], length[1], KERNEL[1], SHIFT)
-        seen = seen & (place >= 0) & (place < KERNEL[1])
-    if TILE[2] > 1:
-        place = key[2] - window_start(query[2], length[2], KERNEL[2], SHIFT)
-        seen = seen & (place >= 0) & (place < KERNEL[2])
+def windows(
+    query: tl.tuple, length: tl.tuple, exists: tl.tensor, KERNEL: tl.constexpr, SHIFT: tl.constexpr
+) -> tl.tuple:
+    """Where the windows of queries start; that of a query that does not exist lies far outside."""
+    z = window_start(query[0], length[0], KERNEL[0], SHIFT)
+    y = window_start(query[1], length[1], KERNEL[1], SHIFT)
+    return (z, y, tl.where(exists, window_start(query[2], length[2], KERNEL[2], SHIFT), 1 << 24))
+
+
+@triton.jit
+def keys(key: tl.tuple, exists: tl.tensor) -> tl.tuple:
+    """Keys to compare with windows; one that does not exist lies far outside."""
+    return (key[0], key[1], tl.where(exists, key[2], -(1 << 24)))
+
+
+@triton.jit
+def sees(start: tl.tuple, key: tl.tuple, EXTENT: tl.constexpr, KERNEL: tl.constexpr) -> tl.tensor:
+    """Whether :func:`keys` lie in :func:`windows`.
+
+    As an unsigned number a place before the window is large. Along an axis on which a box has one position it is in the
+    window.
+    """
+    seen = (key[2] - start[2]).to(tl.uint32) < KERNEL[2]
+    if EXTENT[1] > 1:
+        seen = seen & ((key[1] - start[1]).to(tl.uint32) < KERNEL[1])
+    if EXTENT[0] > 1:
+        seen = seen & ((key[0] - start[0]).to(tl.uint32) < KERNEL[0])
     return seen
 
 

@@ -91,6 +91,8 @@ def test_random_problem(seed: int, dtype: torch.dtype) -> None:
         ((17, 9), (3, 7), {"border": "shift"}),
         ((5, 7, 6), (1, 3, 3), {}),
         ((5, 6, 7), 3, {"border": "shift"}),
+        ((2, 40), 3, {}),  # a tile is one row
+        ((3, 40), 3, {"border": "shift"}),
         ((83,), 9, {}),
         ((11, 10), 3, {"dilation": (2, 3)}),
         ((11, 10), 3, {"dilation": (2, 3), "border": "shift"}),
@@ -152,10 +154,10 @@ def test_layout_is_kept() -> None:
 
 
 def test_tiles() -> None:
-    assert triton.tile_shape((1, 56, 56), (1, 7, 7), (1, 1, 1)) == (1, 8, 8)
-    assert triton.tile_shape((1, 1, 100), (1, 1, 3), (1, 1, 1)) == (1, 1, 64)
-    assert triton.tile_shape((16, 16, 16), (3, 3, 3), (1, 1, 1)) == (4, 4, 4)
-    assert triton.tile_shape((16, 16, 16), (1, 3, 3), (1, 1, 1)) == (1, 4, 16)
+    assert triton.tile_shape((1, 56, 56), (1, 7, 7), (1, 1, 1)) == (1, 4, 8)
+    assert triton.tile_shape((1, 1, 100), (1, 1, 3), (1, 1, 1)) == (1, 1, 32)
+    assert triton.tile_shape((16, 16, 16), (3, 3, 3), (1, 1, 1)) == (2, 2, 8)
+    assert triton.tile_shape((16, 16, 16), (1, 3, 3), (1, 1, 1)) == (1, 2, 16)
     assert triton.tile_shape((1, 9, 9), (1, 3, 3), (1, 3, 3)) == (1, 4, 4)  # nine grids of 3x3
 
 
