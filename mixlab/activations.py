@@ -81,7 +81,8 @@ def activated(act: nn.Module, x: Tensor) -> Tensor:
 
 def is_watched(module: nn.Module) -> bool:
     """The module has hooks, so that a short cut past its ``forward`` would be seen."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def linear_after(act: nn.Module, x: Tensor, linear: Pointwise) -> Tensor:

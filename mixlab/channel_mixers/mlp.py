@@ -11,6 +11,7 @@ from mixlab.channel_mixers.base import ChannelMixer, register_channel_mixer
 from mixlab.cost import Cost, Size, linear
 from mixlab.errors import expected
 from mixlab.ops import Pointwise
+from mixlab.ops.mlp import mlp
 
 
 @register_channel_mixer("mlp")
@@ -52,8 +53,16 @@ class MLP(ChannelMixer):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, *spatial)`` to the same shape."""
         if (self.dropout.p == 0.0 or not self.training) and not is_watched(self.fc1):
-            return linear_after(self.act, self.fc1(x), self.fc2)
+            y = self._fused(x)
+            return linear_after(self.act, self.fc1(x), self.fc2) if y is None else y
         return self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))
+
+    def _fused(self, x: Tensor) -> Tensor | None:
+        """The result, where both layers and the activation can run together and nobody would miss their calls."""
+        plain = type(self.act) is nn.GELU and self.act.approximate == "none" and not is_watched(self.act)
+        if not (plain and type(self.fc1) is Pointwise is type(self.fc2)) or is_watched(self.fc2):
+            return None
+        return mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
 
     def cost(self, size: Size) -> Cost:
         n, bias = math.prod(size), self.fc1.bias is not None

@@ -15,6 +15,7 @@ from mixlab.errors import expected
 from mixlab.metaformer.config import StageConfig
 from mixlab.mixers import MIXERS
 from mixlab.norms import build_norm, norm_cost
+from mixlab.ops.passes import add_scaled
 from mixlab.registry import Part, Registry
 
 
@@ -116,6 +117,8 @@ def _residual(
     x: Tensor, y: Tensor, res_scale: Tensor | None, layer_scale: Tensor | None, keep: Tensor | None, axis: int = 1
 ) -> Tensor:
     """``res_scale · x + keep · layer_scale · y``; the scales belong to the channels on ``axis``."""
+    if axis == 1 and res_scale is None and layer_scale is not None:
+        return add_scaled(x, y, layer_scale, keep)
     channels = [1] * x.ndim
     channels[axis] = -1
     if keep is not None:

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mixlab.cost import Cost, Size
 from mixlab.mixers.base import Includes, Mixer, register_mixer
+from mixlab.ops.passes import pool
 from mixlab.ops.windows import PerAxis, clipped_pairs, odd_kernel
 
 
@@ -41,8 +41,7 @@ class Pooling(Mixer):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim, *spatial)`` to the same shape."""
         self.check(x)
-        pooled = window_mean(x, self.kernel_size)
-        return pooled.sub_(x) if self.subtract_input else pooled
+        return pool(x, self.kernel_size, self.subtract_input)
 
     def cost(self, size: Size) -> Cost:
         tokens = math.prod(size)
@@ -52,19 +51,3 @@ class Pooling(Mixer):
 
     def extra_repr(self) -> str:
         return f"{self.dim}, kernel_size={self.kernel_size}, subtract_input={self.subtract_input}"
-
-
-def window_mean(x: Tensor, kernel: tuple[int, ...]) -> Tensor:
-    """Mean over the window's positions inside the image, ``(B, C, *spatial)`` to the same shape.
-
-    In 3D the mean of a box is the mean over ``(H, W)`` and then over ``D``: that is faster on a CPU, and ``avg_pool3d``
-    refuses grids smaller than its kernel.
-    """
-    padding = [k // 2 for k in kernel]
-    if x.ndim == 3:
-        return F.avg_pool1d(x, kernel, 1, padding, count_include_pad=False)
-    if x.ndim == 4:
-        return F.avg_pool2d(x, kernel, 1, padding, count_include_pad=False)
-    planes = F.avg_pool2d(x.flatten(1, 2), kernel[1:], 1, padding[1:], count_include_pad=False)
-    columns = planes.view(x.shape).flatten(3)  # (B, C, D, H * W)
-    return F.avg_pool2d(columns, (kernel[0], 1), 1, (padding[0], 0), count_include_pad=False).view(x.shape)

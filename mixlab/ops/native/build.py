@@ -33,9 +33,9 @@ def build(folder: Path = HERE, *, sanitize: bool = False, compiler: str | None =
     """Compile every instruction set of this machine's architecture and link them; returns the library."""
     cxx = compiler or os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or "c++"
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    sources: dict[str, list[str]] = {"dispatch": [], "kernel_portable": []}
+    sources: dict[str, list[str]] = {"dispatch": [], "kernel_portable": [], "passes": [], "passes_portable": []}
     if x86:
-        sources |= {f"kernel_{name}": extra for name, extra in X86.items()}
+        sources |= {f"{part}_{name}": extra for part in ("kernel", "passes") for name, extra in X86.items()}
     flags = FLAGS + (["-DMIXLAB_X86"] if x86 else []) + (SANITIZE if sanitize else [])
     target = folder / library_name()
     with tempfile.TemporaryDirectory() as temporary:

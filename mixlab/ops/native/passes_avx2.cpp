@@ -1,0 +1,4 @@
+#define MIXLAB_ISA avx2
+#define MIXLAB_VECTOR_BYTES 32
+#define MIXLAB_ROWS 1
+#include "passes.inc.cpp"
