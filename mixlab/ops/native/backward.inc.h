@@ -77,8 +77,8 @@ static bool flush(const Problem& p, const Task& t, Work<T>& w, int64_t& flushed,
             continue;
         }
         const int64_t here = t.depth > 1 ? t.height - y : least(t.height, t.last) - y;
-        const int rows = int(least(least(kRows, here), until - flushed));
-        const T *k[kRows], *v[kRows];
+        const int rows = int(least(least(w.chunk, here), until - flushed));
+        const T *k[kChunk], *v[kChunk];
         for (int r = 0; r < rows; r++) {
             const int64_t slot = (flushed + r) % w.slots;
             k[r] = w.ring_row(w.DK, slot), v[r] = w.ring_row(w.DV, slot);
@@ -125,52 +125,42 @@ static bool write_extra(const Problem& p, const Task& t, const Work<T>& w, int64
 
 // One block of query rows of plane z: its own gradients (if `own`) and its part of the keys' and values'.
 template <class T>
-static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z, int64_t y0, int rows, bool own) {
+static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z, int64_t y0, int rows, bool own,
+                           const T* q, const T* g, T* dq, const T* lse, const T* dlse) {
     constexpr int L = kLanes<T>;
     const int64_t row = w.d * w.stride;
     int64_t counts[kRows];
     const int keyrows = w.see(p, t, z, y0, rows, counts);
-    T *q[kRows], *g[kRows];
-    const T* o[kRows];
     for (int r = 0; r < rows; r++) {
-        q[r] = w.Q + r * row, g[r] = w.DO + r * row, o[r] = w.O + r * row;
-        if (w.aggregate) {
-            read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
-            continue;
-        }
-        read_row(p, t, p.lse, 2, 1, z, y0 + r, w.lse + r * w.stride, w.stride, T(kLog2e));
-        if (p.dlse.data) read_row(p, t, p.dlse, 2, 1, z, y0 + r, w.dlse + r * w.stride, w.stride, T(1));
-        read_extra(p, t, w, z, y0 + r, r);
+        if (!w.aggregate) read_extra(p, t, w, z, y0 + r, r);
+        else read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
     }
-    read_rows(p, t, p.dout, 2, w.d, z, y0, rows, g, w.stride, T(1));
-    if (!w.aggregate) read_rows(p, t, p.q, 2, w.d, z, y0, rows, q, w.stride, T(p.scale * kLog2e));
-    __builtin_memset(w.O, 0, rows * row * sizeof(T));
     if (w.aggregate) __builtin_memset(w.DW, 0, kRows * w.offsets * w.stride * sizeof(T));
     for (int b = 0; b < t.vectors; b++) {
         const int n = w.hi[b] - w.lo[b] + 1;
-        score_block<T, false>(t, w, w.V, w.DO, w.mask, nullptr, keyrows, b, w.DP);
+        score_block<T, false>(t, w, w.V, g, w.mask, nullptr, keyrows, b, w.DP);
         if (w.aggregate) {
             move_weights<T, false>(p, t, w, keyrows, b, rows);
             if (own) move_weights<T, true>(p, t, w, keyrows, b, rows);
             continue;
         }
-        score_block<T, true>(t, w, w.K, w.Q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
+        score_block<T, true>(t, w, w.K, q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
         T *s[kRows], *dp[kRows];
         for (int r = 0; r < rows; r++) {
             s[r] = w.at(w.S, r, counts[r] * n, b), dp[r] = w.at(w.DP, r, counts[r] * n, b);
         }
-        if (w.E) score_extra(p, w, w.Q, w.EK, true, b, s, rows), score_extra(p, w, w.DO, w.EV, false, b, dp, rows);
+        if (w.E) score_extra(p, w, q, w.EK, true, b, s, rows), score_extra(p, w, g, w.EV, false, b, dp, rows);
         for (int r = 0; r < rows; r++)
             softmax_gradient(w.at(w.S, r, 0, b), w.at(w.DP, r, 0, b), w.apart, counts[r] * n + w.E,
-                             load(w.lse + r * w.stride + b * L), load(w.dlse + r * w.stride + b * L));
+                             load(lse + r * w.stride + b * L), load(dlse + r * w.stride + b * L));
         if (!own) continue;
         if (p.dbias.data) sum_bias(w, keyrows, b);
-        sum_block(t, w, w.K, w.DP, keyrows, b, w.O, rows);
+        sum_block(t, w, w.K, w.DP, keyrows, b, dq, rows);
         if (!w.E) continue;
-        sum_extra(p, w, dp, w.EK, b, w.O, rows);
+        sum_extra(p, w, dp, w.EK, b, dq, rows);
         const int64_t gs = w.broadcast ? L : w.stride, at = w.broadcast ? 0 : b * L;
-        extra_gradient(dp, w.apart, w.Q + b * L, row, w.stride, w.d, w.E, w.DEK + at, gs, p.shared, rows);
-        extra_gradient(s, w.apart, w.DO + b * L, row, w.stride, w.d, w.E, w.DEV + at, gs, p.shared, rows);
+        extra_gradient(dp, w.apart, q + b * L, row, w.stride, w.d, w.E, w.DEK + at, gs, p.shared, rows);
+        extra_gradient(s, w.apart, g + b * L, row, w.stride, w.d, w.E, w.DEV + at, gs, p.shared, rows);
         for (int r = 0; r < rows; r++)
             for (int64_t e = 0; e < w.E; e++) store(w.DEB + (r * w.E + e) * w.stride + b * L, load(dp[r] + e * w.apart));
     }
@@ -182,9 +172,8 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
         }
         odd |= write_extra(p, t, w, z, y0 + r, r);
     }
-    if (own && !w.aggregate) odd |= write_rows(p, t, p.dq, 2, w.d, z, y0, rows, o, w.stride, T(p.scale));
-    spread(t, w, w.S, w.DO, w.DV, keyrows, rows);
-    if (!w.aggregate) spread(t, w, w.DP, w.Q, w.DK, keyrows, rows);
+    spread(t, w, w.S, g, w.DV, keyrows, rows);
+    if (!w.aggregate) spread(t, w, w.DP, q, w.DK, keyrows, rows);
     return odd;
 }
 
@@ -206,18 +195,40 @@ static int backward_task(const Problem* problem, const Task* task, void* memory)
     const bool deep = t.depth > 1;
     const Range around = reaching(t.first, t.last, deep ? t.depth : t.height, p.kernel[deep ? 0 : 1], p.shift);
     const Range planes = deep ? around : Range{0, 1}, lines = deep ? Range{0, t.height} : around;
+    const int64_t row = w.d * w.stride;
     int64_t filled = first_key(p, t, planes.lo, lines.lo), flushed = filled;
     bool odd = false;
-    for (int64_t z = planes.lo; z < planes.hi; z++)
+    for (int64_t z = planes.lo; z < planes.hi; z++) {
+        const int64_t end = last_key(p, t, z, lines.hi - 1);
         for (int64_t y = lines.lo, next; y < lines.hi; y = next) {
             const int64_t at = deep ? z : y;
-            next = least(y + kRows, lines.hi);
+            const bool own = at >= t.first && at < t.last;
+            next = least(y + w.chunk, lines.hi);
             if (!deep && at < t.first) next = least(next, t.first);
-            else if (!deep && at < t.last) next = least(next, t.last);
-            odd |= flush(p, t, w, flushed, first_key(p, t, z, y));
-            fill(p, t, w, filled, last_key(p, t, z, next - 1));
-            odd |= backward_block(p, t, w, z, y, int(next - y), at >= t.first && at < t.last);
+            else if (!deep && own) next = least(next, t.last);
+            const int n = int(next - y);
+            T *q[kChunk], *g[kChunk], *dq[kChunk], *lse[kChunk], *dlse[kChunk];
+            for (int r = 0; r < n; r++) {
+                q[r] = w.Q + r * row, g[r] = w.DO + r * row, dq[r] = w.O + r * row;
+                lse[r] = w.lse + r * w.stride, dlse[r] = w.dlse + r * w.stride;
+            }
+            read_rows(p, t, p.dout, 2, w.d, z, y, n, g, w.stride, T(1));
+            if (!w.aggregate) {
+                read_rows(p, t, p.q, 2, w.d, z, y, n, q, w.stride, T(p.scale * kLog2e));
+                read_rows(p, t, p.lse, 2, 1, z, y, n, lse, w.stride, T(kLog2e));
+                if (p.dlse.data) read_rows(p, t, p.dlse, 2, 1, z, y, n, dlse, w.stride, T(1));
+            }
+            __builtin_memset(w.O, 0, n * row * sizeof(T));
+            for (int r = 0; r < n; r += kRows) {
+                const int rows = int(least(kRows, n - r));
+                const int64_t until = last_key(p, t, z, y + r + rows - 1);
+                if (filled < until) odd |= flush(p, t, w, flushed, first_key(p, t, z, y + r));
+                fill(p, t, w, filled, until, end);
+                odd |= backward_block(p, t, w, z, y + r, rows, own, q[r], g[r], dq[r], lse[r], dlse[r]);
+            }
+            if (own && !w.aggregate) odd |= write_rows(p, t, p.dq, 2, w.d, z, y, n, dq, w.stride, T(p.scale));
         }
+    }
     odd |= flush(p, t, w, flushed, filled);
     reduce(p, t, w);
     return odd;

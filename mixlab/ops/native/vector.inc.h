@@ -32,6 +32,12 @@ template <class T>
 INLINE void store(T* p, Vec<T> v) {
     *(typename Types<T>::U*)p = v;
 }
+#ifdef __AVX512F__
+INLINE Vec<float> load_some(const float* p, int n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
+INLINE Vec<double> load_some(const double* p, int n) { return _mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p); }
+INLINE void store_some(float* p, Vec<float> v, int n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v); }
+INLINE void store_some(double* p, Vec<double> v, int n) { _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v); }
+#endif
 template <class T>
 INLINE Vec<T> all(T x) {
     return x - Vec<T>{};
@@ -85,6 +91,15 @@ struct Bits<double> {
 // 2^x for x <= 0, exactly 0 where x is below the smallest exponent (a masked key).
 template <class T>
 INLINE Vec<T> exp2v(Vec<T> x) {
+#ifdef __AVX512DQ__
+    if constexpr (sizeof(T) == 4) {
+        const __m512 f = _mm512_reduce_ps(x, 0x08);  // minus the nearest integer, without exceptions
+        return _mm512_scalef_ps(poly(f), _mm512_sub_ps(x, f));
+    } else {
+        const __m512d f = _mm512_reduce_pd(x, 0x08);
+        return _mm512_scalef_pd(poly(f), _mm512_sub_pd(x, f));
+    }
+#endif
     typedef typename Types<T>::I I;
     x = x < Bits<T>::lowest ? all(Bits<T>::lowest) : x;
     const Vec<T> t = x + Bits<T>::magic;  // the integer part is now in the low bits

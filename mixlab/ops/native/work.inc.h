@@ -30,6 +30,9 @@ INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Rows that are copied at a time, so that runs in memory are long: at most this many, and no more than fit the bytes.
+constexpr int64_t kChunk = 16, kChunkBytes = 160 << 10;
+
 struct Range {
     int64_t lo, hi;
 };
@@ -49,7 +52,7 @@ struct KeyRow {
 
 template <class T>
 struct Work {
-    int64_t d, E, slots, nx, seen, stride, lead, width, keyrows, entries, apart, offsets, tile, estride;
+    int64_t d, E, slots, chunk, nx, seen, stride, lead, width, keyrows, entries, apart, offsets, tile, estride;
     bool broadcast, backward, aggregate;
     T *K, *V, *DK, *DV, *Q, *DO, *O, *mask, *zeros, *bias, *lse, *dlse;
     T *S, *DP, *dbias;
@@ -73,7 +76,9 @@ struct Work {
         width = t.vectors * L;
         stride = width + round_up(most(t.reach, 1), L);  // the pad right of a channel is the pad left of the next
         if (stride / L % 2 == 0) stride += L;            // an even number of lines would crowd few cache sets
-        slots = t.depth > 1 ? depth * t.height : least(t.height, p.kernel[1] + kRows);
+        const int64_t row = d * stride;
+        chunk = least(most(kRows, least(kChunk, kChunkBytes / (row * sizeof(T))) / kRows * kRows), round_up(t.height, kRows));
+        slots = t.depth > 1 ? depth * t.height : least(t.height, p.kernel[1] + kRows + chunk);
         keyrows = depth * least(height + kRows, t.height);
         seen = depth * height;  // key rows of one query, at most
         entries = seen * nx + E;
@@ -81,7 +86,7 @@ struct Work {
         for (int i = 0; i < 3; i++) offsets *= p.shift && !aggregate ? 2 * p.kernel[i] - 1 : p.kernel[i];
         broadcast = p.shared && t.segments == 1;
         estride = broadcast ? 1 : stride;
-        const int64_t row = d * stride, tile_rows = kRows * row + 2 * lead;
+        const int64_t tile_rows = chunk * row + 2 * lead;
         const int64_t each = p.shared ? 1 : kRows;  // copies of the extra keys
         tile = E * d * estride;
         const auto ring = [&](bool wanted) { return wanted ? a.take<T>(slots * row + 2 * lead) + lead : nullptr; };
@@ -92,7 +97,7 @@ struct Work {
         mask = a.take<T>(nx * stride);
         zeros = a.take<T>(nx + 2 * L);
         bias = a.take<T>(p.bias.data ? offsets : 0);
-        lse = a.take<T>(kRows * stride), dlse = a.take<T>(kRows * stride);
+        lse = a.take<T>(chunk * stride), dlse = a.take<T>(chunk * stride);
         // Forward, one block's entries in L1. Backward, rows of them, because the sums for keys cross blocks.
         apart = back ? stride : L;
         S = a.take<T>(kRows * entries * apart + 2 * lead) + lead;
@@ -124,9 +129,9 @@ struct Work {
             if (ring) __builtin_memset(ring - lead, 0, (slots * row + 2 * lead) * sizeof(T));
         T* const blocks[] = {aggregate ? nullptr : Q, backward ? DO : nullptr, O};
         for (T* rows_of : blocks)
-            if (rows_of) __builtin_memset(rows_of - lead, 0, (kRows * row + 2 * lead) * sizeof(T));
-        __builtin_memset(lse, 0, kRows * stride * sizeof(T));
-        __builtin_memset(dlse, 0, kRows * stride * sizeof(T));
+            if (rows_of) __builtin_memset(rows_of - lead, 0, (chunk * row + 2 * lead) * sizeof(T));
+        __builtin_memset(lse, 0, chunk * stride * sizeof(T));
+        __builtin_memset(dlse, 0, chunk * stride * sizeof(T));
         __builtin_memset(zeros, 0, (nx + 2 * L) * sizeof(T));
         __builtin_memset(EB, 0, kRows * E * stride * sizeof(T));
         if (W) __builtin_memset(W, 0, (aggregate ? kRows * offsets * stride : 0) * sizeof(T));
