@@ -61,7 +61,7 @@ static void spread(const Task& t, Work<T>& w, T* m, const T* x, T* ring, int key
                 s.v = x + r * row + b * L + t.reach - w.klo[b];
                 if (s.count) sources++;
             }
-            weighted(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride - 1, -1, w.stride, int(w.d), out, w.stride, n);
+            weighted<T, true>(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride - 1, -1, w.stride, int(w.d), out, w.stride, n);
         }
     }
 }
@@ -155,9 +155,9 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
                              load(lse + r * w.stride + b * L), load(dlse + r * w.stride + b * L));
         if (!own) continue;
         if (p.dbias.data) sum_bias(w, keyrows, b);
+        if (w.E) sum_extra(p, w, dp, w.EK, b, dq, rows);
         sum_block(t, w, w.K, w.DP, keyrows, b, dq, rows);
         if (!w.E) continue;
-        sum_extra(p, w, dp, w.EK, b, dq, rows);
         const int64_t gs = w.broadcast ? L : w.stride, at = w.broadcast ? 0 : b * L;
         extra_gradient(dp, w.apart, q + b * L, row, w.stride, w.d, w.E, w.DEK + at, gs, p.shared, rows);
         extra_gradient(s, w.apart, g + b * L, row, w.stride, w.d, w.E, w.DEV + at, gs, p.shared, rows);
@@ -218,7 +218,6 @@ static int backward_task(const Problem* problem, const Task* task, void* memory)
                 read_rows(p, t, p.lse, 2, 1, z, y, n, lse, w.stride, T(kLog2e));
                 if (p.dlse.data) read_rows(p, t, p.dlse, 2, 1, z, y, n, dlse, w.stride, T(1));
             }
-            __builtin_memset(w.O, 0, n * row * sizeof(T));
             for (int r = 0; r < n; r += kRows) {
                 const int rows = int(least(kRows, n - r));
                 const int64_t until = last_key(p, t, z, y + r + rows - 1);

@@ -71,9 +71,10 @@ static void score_block(const Task& t, const Work<T>& w, const T* ring, const T*
     }
 }
 
-// out[r][c] += sum of entries times a ring's rows, for block b.
+// out[r][c] = factor[r] (sum of entries times a ring's rows), for block b; what the extra keys gave is there before.
 template <class T>
-static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int keyrows, int b, T* out, int rows) {
+static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int keyrows, int b, T* out, int rows,
+                      const Vec<T>* factor = nullptr) {
     constexpr int L = kLanes<T>;
     const int lo = w.lo[b], n = w.hi[b] - lo + 1;
     const int64_t row = w.d * w.stride;
@@ -85,7 +86,8 @@ static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int 
     }
     T* to[kRows];
     for (int r = 0; r < rows; r++) to[r] = out + r * row + b * L;
-    weighted(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows);
+    if (w.E) weighted<T, true>(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows, factor);
+    else weighted<T, false>(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows, factor);
 }
 
 // Rows of keys and values into their rings, at least up to row `until`, at most up to row `end`.
@@ -150,7 +152,6 @@ template <class T>
 static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z, int64_t y0, int rows, const T* q, T* o,
                           T* lse) {
     constexpr int L = kLanes<T>;
-    const int64_t row = w.d * w.stride;
     int64_t counts[kRows];
     const int keyrows = w.see(p, t, z, y0, rows, counts);
     for (int r = 0; r < rows; r++) {
@@ -176,12 +177,7 @@ static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z
             factor[r] = T(1) / sum;
         }
         if (w.E) sum_extra(p, w, extra, w.EV, b, o, rows);
-        sum_block(t, w, w.V, w.S, keyrows, b, o, rows);
-        for (int r = 0; r < rows; r++)
-            for (int64_t c = 0; c < w.d; c++) {
-                T* at = o + r * row + c * w.stride + b * L;
-                store(at, load(at) * factor[r]);
-            }
+        sum_block(t, w, w.V, w.S, keyrows, b, o, rows, factor);
     }
 }
 
@@ -206,7 +202,6 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
             T *q[kChunk], *o[kChunk], *lse[kChunk];
             for (int r = 0; r < n; r++) q[r] = w.Q + r * row, o[r] = w.O + r * row, lse[r] = w.lse + r * w.stride;
             if (!w.aggregate) read_rows(p, t, p.q, 2, w.d, z, y, n, q, w.stride, T(p.scale * kLog2e));
-            __builtin_memset(w.O, 0, n * row * sizeof(T));
             for (int r = 0; r < n; r += kRows) {
                 const int rows = int(least(kRows, n - r));
                 fill(p, t, w, filled, last_key(p, t, z, y + r + rows - 1), end);

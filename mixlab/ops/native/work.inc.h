@@ -120,16 +120,23 @@ struct Work {
     }
     T* ring_row(T* ring, int64_t slot) const { return ring + slot * d * stride; }
 
+    // Zeros between channels, and before and after all rows: what is beside a row counts nothing, and is a number.
+    void clear_pads(const Task& t, T* rows_of, int64_t n) {
+        __builtin_memset(rows_of - lead, 0, lead * sizeof(T));
+        for (int64_t i = 0; i < n * d; i++)
+            __builtin_memset(rows_of + i * stride + t.columns, 0, (stride - t.columns) * sizeof(T));
+        __builtin_memset(rows_of + n * d * stride, 0, lead * sizeof(T));
+    }
+
     // Masks per (dx, column), the dx that any lane of a vector needs, and zeros where no row will ever be written.
     void prepare(const Problem& p, const Task& t) {
         constexpr int L = kLanes<T>;
-        const int64_t row = d * stride;
         T* const rings[] = {K, V, DK, DV};
         for (T* ring : rings)
-            if (ring) __builtin_memset(ring - lead, 0, (slots * row + 2 * lead) * sizeof(T));
-        T* const blocks[] = {aggregate ? nullptr : Q, backward ? DO : nullptr, O};
+            if (ring) clear_pads(t, ring, slots);
+        T* const blocks[] = {aggregate ? nullptr : Q, backward ? DO : nullptr};
         for (T* rows_of : blocks)
-            if (rows_of) __builtin_memset(rows_of - lead, 0, (chunk * row + 2 * lead) * sizeof(T));
+            if (rows_of) clear_pads(t, rows_of, chunk);
         __builtin_memset(lse, 0, chunk * stride * sizeof(T));
         __builtin_memset(dlse, 0, chunk * stride * sizeof(T));
         __builtin_memset(zeros, 0, (nx + 2 * L) * sizeof(T));
