@@ -37,13 +37,15 @@ static void sum_bias(Work<T>& w, int keyrows, int b) {
     }
 }
 
-// ring rows += sum over the block's query rows of m (P or dS) times x (dout or q).
+// ring rows += sum over the block's query rows of m (P or dS) times x (dout or q); what fresh rows hold does not count.
 template <class T>
 static void spread(const Task& t, Work<T>& w, T* m, const T* x, T* ring, int keyrows, int rows) {
     constexpr int L = kLanes<T>;
     const int64_t row = w.d * w.stride;
     for (int i0 = 0, n; i0 < keyrows; i0 += n) {
-        for (n = 1; n < kRows && i0 + n < keyrows && w.rows[i0 + n].z == w.rows[i0].z;) n++;
+        const bool fresh = w.fresh[w.rows[i0].slot];
+        const auto alike = [&](const KeyRow& k) { return k.z == w.rows[i0].z && w.fresh[k.slot] == fresh; };
+        for (n = 1; n < kRows && i0 + n < keyrows && alike(w.rows[i0 + n]);) n++;
         for (int b = 0; b < t.vectors; b++) {
             T* out[kRows];
             for (int i = 0; i < n; i++) out[i] = ring + w.rows[i0 + i].slot * row + b * L;
@@ -61,7 +63,8 @@ static void spread(const Task& t, Work<T>& w, T* m, const T* x, T* ring, int key
                 s.v = x + r * row + b * L + t.reach - w.klo[b];
                 if (s.count) sources++;
             }
-            weighted<T, true>(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride - 1, -1, w.stride, int(w.d), out, w.stride, n);
+            const auto sum = fresh ? weighted<T, false> : weighted<T, true>;
+            sum(w.list, sources, w.khi[b] - w.klo[b] + 1, w.stride - 1, -1, w.stride, int(w.d), out, w.stride, n, nullptr);
         }
     }
 }
@@ -174,6 +177,7 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
     }
     spread(t, w, w.S, g, w.DV, keyrows, rows);
     if (!w.aggregate) spread(t, w, w.DP, q, w.DK, keyrows, rows);
+    for (int i = 0; i < keyrows; i++) w.fresh[w.rows[i].slot] = 0;
     return odd;
 }
 

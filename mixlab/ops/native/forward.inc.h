@@ -100,9 +100,7 @@ static void fill(const Problem& p, const Task& t, Work<T>& w, int64_t& filled, i
         for (int r = 0; r < rows; r++) {
             const int64_t slot = (filled + r) % w.slots;
             k[r] = w.ring_row(w.K, slot), v[r] = w.ring_row(w.V, slot);
-            T* const gradients[] = {w.DK, w.DV};
-            for (T* ring : gradients)
-                if (ring) __builtin_memset(w.ring_row(ring, slot), 0, w.d * w.stride * sizeof(T));
+            if (w.backward) w.fresh[slot] = 1;
         }
         if (!w.aggregate) read_rows(p, t, p.k, 2, w.d, z, y, rows, k, w.stride, T(1));
         read_rows(p, t, p.v, 2, w.d, z, y, rows, v, w.stride, T(1));

@@ -6,7 +6,7 @@
 // Scores of `nr` query rows against one row of keys, `NX` adjacent offsets dx:
 // out[r][j][lane] = mask[j][lane] + bias[r][j] + sum_c q[r][c][lane] k[c][lane + j]
 template <class T, int NR, int NX, bool MASK>
-static void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+INLINE void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                          ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int j0) {
     Vec<T> acc[NR][NX];
 #pragma GCC unroll 8
@@ -36,7 +36,7 @@ constexpr int kWide = MIXLAB_ROWS == 4 ? 7 : 4;    // offsets a block for one or
 constexpr int kNarrow = MIXLAB_ROWS == 4 ? 4 : 4;  // for more
 
 template <class T, int NR, bool MASK>
-static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+INLINE void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                         ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     constexpr int most = NR <= 2 ? kWide : kNarrow;
     const int blocks = (nx + most - 1) / most;
@@ -55,7 +55,7 @@ static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrd
 }
 
 template <class T, bool MASK>
-static void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+INLINE void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                    ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     switch (nr) {
         case 1: return scores_rows<T, 1, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);

@@ -31,7 +31,7 @@ INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Rows that are copied at a time, so that runs in memory are long: at most this many, and no more than fit the bytes.
-constexpr int64_t kChunk = 16, kChunkBytes = 160 << 10;
+constexpr int64_t kChunk = 8, kChunkBytes = 160 << 10;
 
 struct Range {
     int64_t lo, hi;
@@ -58,6 +58,7 @@ struct Work {
     T *S, *DP, *dbias;
     T *EK, *EV, *EB, *DEK, *DEV, *DEB, *W, *DW;
     int *lo, *hi, *klo, *khi, *shift;
+    char* fresh;  // slots of DK and DV that hold nothing yet
     KeyRow* rows;
     Source<T>* list;
     size_t bytes;
@@ -110,6 +111,7 @@ struct Work {
         DW = a.take<T>(aggregate && back ? kRows * offsets * stride : 0);
         lo = a.take<int>(t.vectors), hi = a.take<int>(t.vectors);
         klo = a.take<int>(t.vectors), khi = a.take<int>(t.vectors), shift = a.take<int>(stride);
+        fresh = a.take<char>(back ? slots : 0);
         rows = a.take<KeyRow>(keyrows), list = a.take<Source<T>>(most(keyrows, kRows));
         bytes = a.used + 64;
     }
@@ -131,7 +133,7 @@ struct Work {
     // Masks per (dx, column), the dx that any lane of a vector needs, and zeros where no row will ever be written.
     void prepare(const Problem& p, const Task& t) {
         constexpr int L = kLanes<T>;
-        T* const rings[] = {K, V, DK, DV};
+        T* const rings[] = {K, V};
         for (T* ring : rings)
             if (ring) clear_pads(t, ring, slots);
         T* const blocks[] = {aggregate ? nullptr : Q, backward ? DO : nullptr};
