@@ -48,7 +48,8 @@ struct Task {
     double *part_bias, *part_ek, *part_ev;  // partial gradients of this task: (offsets), (segments, E, d) each
 };
 
-using TaskFn = int (*)(const Problem*, const Task*, void* scratch);  // returns 1 if something was not finite
+// Returns 1 if something was not finite. `alike`: the scratch memory is as a task of the same shape left it.
+using TaskFn = int (*)(const Problem*, const Task*, bool alike, void* scratch);
 using ScratchFn = size_t (*)(const Problem*, const Task*, int backward);
 
 struct Kernels {

@@ -190,11 +190,11 @@ INLINE Range reaching(int64_t first, int64_t last, int64_t n, int64_t k, bool sh
 }
 
 template <class T>
-static int backward_task(const Problem* problem, const Task* task, void* memory) {
+static int backward_task(const Problem* problem, const Task* task, bool alike, void* memory) {
     const Problem& p = *problem;
     const Task& t = *task;
-    Work<T> w(p, t, true, memory);
-    w.prepare(p, t);
+    Work<T> w(p, t, true, memory, alike);
+    w.prepare(p, t, alike);
     if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
     const bool deep = t.depth > 1;
     const Range around = reaching(t.first, t.last, deep ? t.depth : t.height, p.kernel[deep ? 0 : 1], p.shift);

@@ -180,12 +180,12 @@ static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z
 }
 
 template <class T>
-static int forward_task(const Problem* problem, const Task* task, void* memory) {
+static int forward_task(const Problem* problem, const Task* task, bool alike, void* memory) {
     constexpr int L = kLanes<T>;
     const Problem& p = *problem;
     const Task& t = *task;
-    Work<T> w(p, t, false, memory);
-    w.prepare(p, t);
+    Work<T> w(p, t, false, memory, alike);
+    w.prepare(p, t, alike);
     if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
     const bool deep = t.depth > 1;
     const Range planes = deep ? Range{t.first, t.last} : Range{0, 1};

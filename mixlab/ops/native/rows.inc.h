@@ -1,6 +1,5 @@
 // Between tensors of any strides and virtual rows [channel][column]: the only code that knows a layout.
 
-
 // Element offset of the first column of a segment's row (z, y) of this task's grid.
 INLINE ptrdiff_t row_offset(const Problem& p, const Task& t, const View& v, const Segment& s, int64_t z, int64_t y) {
     return s.batch * v.s[0] + t.head * v.s[1] + (t.rz + z * p.dilation[0]) * v.s[3] +
@@ -54,18 +53,17 @@ static T transpose(const T* src, ptrdiff_t sc, ptrdiff_t sx, T* dst, ptrdiff_t d
 template <class T, int BYTES>
 INLINE void copy_run(const T* from, T* to, int64_t n, T f, Vec<T>& odd) {
 #ifdef __AVX512F__
-    constexpr int lanes = kLanes<T>;
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) {
+    const int64_t whole = n / kLanes<T> * kLanes<T>;
+    const uint32_t rest = (1u << (n - whole)) - 1;
+    for (int64_t i = 0; i < whole; i += kLanes<T>) {
         const Vec<T> v = load(from + i) * f;
         odd += v * T(0);
         store(to + i, v);
     }
-    if (i < n) {
-        const Vec<T> v = load_some(from + i, int(n - i)) * f;
-        odd += v * T(0);
-        store_some(to + i, v, int(n - i));
-    }
+    if (!rest) return;
+    const Vec<T> v = load_some(from + whole, rest) * f;
+    odd += v * T(0);
+    store_some(to + whole, v, rest);
 #else
     typedef T H __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
     constexpr int L = BYTES / int(sizeof(T));

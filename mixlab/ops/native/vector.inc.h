@@ -33,10 +33,10 @@ INLINE void store(T* p, Vec<T> v) {
     *(typename Types<T>::U*)p = v;
 }
 #ifdef __AVX512F__
-INLINE Vec<float> load_some(const float* p, int n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
-INLINE Vec<double> load_some(const double* p, int n) { return _mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p); }
-INLINE void store_some(float* p, Vec<float> v, int n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v); }
-INLINE void store_some(double* p, Vec<double> v, int n) { _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v); }
+INLINE Vec<float> load_some(const float* p, uint32_t lanes) { return _mm512_maskz_loadu_ps(__mmask16(lanes), p); }
+INLINE Vec<double> load_some(const double* p, uint32_t lanes) { return _mm512_maskz_loadu_pd(__mmask8(lanes), p); }
+INLINE void store_some(float* p, Vec<float> v, uint32_t lanes) { _mm512_mask_storeu_ps(p, __mmask16(lanes), v); }
+INLINE void store_some(double* p, Vec<double> v, uint32_t lanes) { _mm512_mask_storeu_pd(p, __mmask8(lanes), v); }
 #endif
 template <class T>
 INLINE Vec<T> all(T x) {

@@ -63,11 +63,11 @@ struct Work {
     Source<T>* list;
     size_t bytes;
 
-    Work(const Problem& p, const Task& t, bool back, void* memory) {
+    Work(const Problem& p, const Task& t, bool back, void* memory, bool alike = false) {
 #ifdef __SANITIZE_ADDRESS__
         if (memory) __asan_unpoison_memory_region(memory, Work(p, t, back, nullptr).bytes - 64);
 #endif
-        if (memory && p.poison) __builtin_memset(memory, 0xff, Work(p, t, back, nullptr).bytes - 64);
+        if (memory && p.poison && !alike) __builtin_memset(memory, 0xff, Work(p, t, back, nullptr).bytes - 64);
         Arena a{(char*)memory};
         constexpr int L = kLanes<T>;
         d = p.d, E = p.extra, backward = back, aggregate = p.w.data != nullptr;
@@ -124,14 +124,30 @@ struct Work {
 
     // Zeros between channels, and before and after all rows: what is beside a row counts nothing, and is a number.
     void clear_pads(const Task& t, T* rows_of, int64_t n) {
+        constexpr int L = kLanes<T>;
         __builtin_memset(rows_of - lead, 0, lead * sizeof(T));
-        for (int64_t i = 0; i < n * d; i++)
-            __builtin_memset(rows_of + i * stride + t.columns, 0, (stride - t.columns) * sizeof(T));
+        for (int64_t i = 0; i < n * d; i++) {  // a pad is at least a vector wide
+            T* row = rows_of + i * stride;
+            for (int64_t x = t.columns; x < stride - L; x += L) store(row + x, Vec<T>{});
+            store(row + stride - L, Vec<T>{});
+        }
         __builtin_memset(rows_of + n * d * stride, 0, lead * sizeof(T));
     }
 
+    // What this task's head and sums need. The rest of the memory is as the task before left it, if that was alike.
+    void prepare(const Problem& p, const Task& t, bool alike) {
+        if (!alike) lay_out(p, t);
+        if (backward && p.shared) {
+            const size_t n = E * d * (broadcast ? kLanes<T> : stride) * sizeof(T);
+            __builtin_memset(DEK, 0, n), __builtin_memset(DEV, 0, n);
+        }
+        if (p.bias.data)
+            for (int64_t o = 0; o < offsets; o++) bias[o] = ((const T*)p.bias.data)[t.head * offsets + o] * T(kLog2e);
+        if (p.dbias.data) __builtin_memset(dbias, 0, offsets * kLanes<T> * sizeof(T));
+    }
+
     // Masks per (dx, column), the dx that any lane of a vector needs, and zeros where no row will ever be written.
-    void prepare(const Problem& p, const Task& t) {
+    void lay_out(const Problem& p, const Task& t) {
         constexpr int L = kLanes<T>;
         T* const rings[] = {K, V};
         for (T* ring : rings)
@@ -148,13 +164,6 @@ struct Work {
             __builtin_memset(EK, 0, (p.shared ? 1 : kRows) * tile * sizeof(T));
             __builtin_memset(EV, 0, (p.shared ? 1 : kRows) * tile * sizeof(T));
         }
-        if (backward && p.shared) {
-            const size_t n = E * d * (broadcast ? L : stride) * sizeof(T);
-            __builtin_memset(DEK, 0, n), __builtin_memset(DEV, 0, n);
-        }
-        if (p.bias.data)
-            for (int64_t o = 0; o < offsets; o++) bias[o] = ((const T*)p.bias.data)[t.head * offsets + o] * T(kLog2e);
-        if (p.dbias.data) __builtin_memset(dbias, 0, offsets * L * sizeof(T));
         for (int64_t i = 0; i < nx * stride; i++) mask[i] = T(kMasked);
         for (int64_t b = 0; b < t.vectors; b++) lo[b] = klo[b] = int(t.reach), hi[b] = khi[b] = int(t.reach);
         for (int64_t i = 0; i < stride; i++) shift[i] = 0;
