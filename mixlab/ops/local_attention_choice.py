@@ -175,7 +175,7 @@ def native_unsupported(p: Problem) -> str | None:
         return "an empty batch"
     module = native()
     assert module is not None
-    return module.supports(p.q, *p.window, p.softcap)
+    return module.supports(p.q)
 
 
 def refused(backend: str, reason: str | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixlab.ops.local_attention_problem import wide
 from mixlab.ops.native.library import (
     ABSENT,
     DTYPES,
@@ -45,16 +46,12 @@ def set_instruction_set(name: str) -> bool:
     return library is not None and library.mixlab_set_isa(name.encode()) == 0
 
 
-def supports(
-    q: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip", softcap: float | None = None
-) -> str | None:
+def supports(q: Tensor) -> str | None:
     """None if the kernel takes this problem, else the reason why not."""
     if q.device.type != "cpu":
         return f"the native kernel is for the CPU, not {q.device.type}"
-    if q.dtype not in DTYPES:
-        return f"the native kernel takes float32 and float64, not {str(q.dtype).removeprefix('torch.')}"
-    if softcap is not None:
-        return "the native kernel has no softcap"
+    if wide(q.dtype) not in DTYPES:
+        return f"the native kernel takes floating-point numbers, not {str(q.dtype).removeprefix('torch.')}"
     if q.shape[2] > MAX_HEAD_DIM:
         return f"the native kernel takes head sizes up to {MAX_HEAD_DIM}, not {q.shape[2]}"
     return None
@@ -62,7 +59,7 @@ def supports(
 
 def supports_aggregate(v: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip") -> str | None:
     """The same for :func:`aggregate`."""
-    reason = supports(v, kernel, dilation, border)
+    reason = supports(v)
     groups = [n // step for n, step in zip(v.shape[3:], dilation, strict=True)]
     if reason is None and border == "shift" and any(k > n for k, n in zip(kernel, groups, strict=True)):
         return "the native kernel does not aggregate with shifted windows larger than the grid"
@@ -85,10 +82,10 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """Output ``(B, heads, d, *spatial)`` and log-sum-exp ``(B, heads, *spatial)`` of a validated problem.
 
-    The output of channels-last queries is channels-last.
+    The output of channels-last queries is channels-last. Half types are computed in float32.
     """
-    assert softcap is None, "supports() refuses it"
-    dtype = q.dtype
+    half, dtype = q.dtype, wide(q.dtype)
+    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if bias is not None:
         bias = bias.to(dtype).flatten(1)
     if extra_k is not None and extra_v is not None:
@@ -96,16 +93,19 @@ def run(
         if extra_bias is not None:
             keys = extra_k.shape[-2]
             extra_bias = extra_bias.to(dtype).expand(q.shape[0], q.shape[1], *q.shape[3:], keys)
-    return _attend(
-        q, k, v, list(kernel), list(dilation), border == "shift", float(scale), bias, extra_k, extra_v, extra_bias
-    )
+    out, lse = _attend(
+        q, k, v, list(kernel), list(dilation), border == "shift", float(scale), softcap or 0.0, bias, extra_k, extra_v,
+        extra_bias,
+    )  # fmt: skip
+    return out.to(half), lse
 
 
 def aggregate(
     weights: Tensor, v: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip"
 ) -> Tensor:
     """``y[i] = sum_j weights[i, j] v[neighbour j of i]`` for weights ``(B, heads, *spatial, K)``."""
-    return _aggregate(weights, v, list(kernel), list(dilation), border == "shift")
+    out = _aggregate(weights.to(wide(v.dtype)), v.to(wide(v.dtype)), list(kernel), list(dilation), border == "shift")
+    return out.to(v.dtype)
 
 
 def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str, *, backward: bool) -> int:
@@ -122,11 +122,11 @@ def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], bor
 @torch.library.custom_op("mixlab::local_attention", mutates_args=(), device_types="cpu")
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool, scale: float,
-    bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None, extra_bias: Tensor | None,
+    softcap: float, bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None, extra_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     out, lse = like(q), q.new_empty(q.shape[:2] + q.shape[3:])
     views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias) | {"out": map_view(out), "lse": row_view(lse)}
-    call("mixlab_forward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views))
+    call("mixlab_forward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views, softcap))
     return out, lse
 
 
@@ -138,7 +138,7 @@ def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("mixlab::local_attention_backward", mutates_args=(), device_types="cpu")
 def _attend_backward(
     dout: Tensor, dlse: Tensor | None, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, kernel: list[int],
-    dilation: list[int], shift: bool, scale: float, bias: Tensor | None, extra_k: Tensor | None,
+    dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
     extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grads = _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
@@ -153,21 +153,21 @@ def _attend_backward(
         views |= {"dek": extra_view(dek), "dev": extra_view(dev)}
     if want_extra_bias:
         views["deb"] = row_view(deb[..., 0], deb.stride(-1))
-    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views))
+    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views, softcap))
     return grads
 
 
 @_attend_backward.register_fake
 def _(
     dout: Tensor, dlse: Tensor | None, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, kernel: list[int],
-    dilation: list[int], shift: bool, scale: float, bias: Tensor | None, extra_k: Tensor | None,
+    dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
     extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, bias, extra_k, extra_v, extra_bias = inputs
+    q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, ctx.softcap, bias, extra_k, extra_v, extra_bias = inputs
     ctx.save_for_backward(output[1], q, k, v, bias, extra_k, extra_v, extra_bias)
     ctx.set_materialize_grads(False)
 
@@ -176,13 +176,13 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
     lse, q, k, v, bias, extra_k, extra_v, extra_bias = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(q)
-    wants = (bias is not None and ctx.needs_input_grad[7], extra_bias is not None and ctx.needs_input_grad[10])
+    wants = (bias is not None and ctx.needs_input_grad[8], extra_bias is not None and ctx.needs_input_grad[11])
     dq, dk, dv, dbias, dek, dev, deb = _attend_backward(
-        dout, dlse, lse, q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, bias, extra_k, extra_v, extra_bias,
-        *wants,
+        dout, dlse, lse, q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, ctx.softcap, bias, extra_k, extra_v,
+        extra_bias, *wants,
     )  # fmt: skip
     extra = (None, None) if extra_k is None else (dek, dev)
-    return dq, dk, dv, None, None, None, None, dbias if wants[0] else None, *extra, deb if wants[1] else None
+    return dq, dk, dv, None, None, None, None, None, dbias if wants[0] else None, *extra, deb if wants[1] else None
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)

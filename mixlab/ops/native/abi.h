@@ -25,6 +25,7 @@ struct Problem {
     int64_t threads;
     int64_t poison;   // 1: fill scratch memory with NaN before every task (a test of initialisation)
     double scale;
+    double softcap;   // 0: none
     View q, k, v, out, lse, bias, ek, ev, eb;              // forward; bias is (heads, offsets), contiguous
     View dout, dlse, dq, dk, dv, dbias, dek, dev, deb;     // backward
     View w, dw;                                            // aggregate: weights and their gradient, s[6] over offsets

@@ -4,9 +4,9 @@
 // adds to a ring of key rows that only it owns, so there are no atomics and one order of summation. P and dS are kept
 // for one block of query rows.
 
-// Entries of row r: S becomes p, DP becomes dS = p (dp - sum p dp + dlse).
+// Entries of row r: S becomes p, DP becomes dS = p (dp - sum p dp + dlse), and through the cap of scores if there is one.
 template <class T>
-INLINE void softmax_gradient(T* s, T* dp, int64_t apart, int64_t n, Vec<T> lse, Vec<T> dlse) {
+INLINE void softmax_gradient(T* s, T* dp, int64_t apart, int64_t n, Vec<T> lse, Vec<T> dlse, T cap) {
     Vec<T> a = {}, b = {};
     int64_t i = 0;
     for (; i + 2 <= n; i += 2) {
@@ -22,6 +22,10 @@ INLINE void softmax_gradient(T* s, T* dp, int64_t apart, int64_t n, Vec<T> lse, 
     }
     const Vec<T> delta = a + b - dlse;
     for (i = 0; i < n; i++) store(dp + i * apart, load(s + i * apart) * (load(dp + i * apart) - delta));
+    for (i = 0; cap && i < n; i++) {
+        const Vec<T> y = (log2v<T>(load(s + i * apart)) + lse) / cap;  // the score again; where p is 0 so is dS
+        store(dp + i * apart, load(dp + i * apart) * (T(1) - y * y));
+    }
 }
 
 // The sums for the bias: dS of block b.
@@ -153,9 +157,12 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
             s[r] = w.at(w.S, r, counts[r] * n, b), dp[r] = w.at(w.DP, r, counts[r] * n, b);
         }
         if (w.E) score_extra(p, w, q, w.EK, true, b, s, rows), score_extra(p, w, g, w.EV, false, b, dp, rows);
-        for (int r = 0; r < rows; r++)
+        const T cap = T(p.softcap * kLog2e);
+        for (int r = 0; r < rows; r++) {
+            if (cap) cap_scores(w.at(w.S, r, 0, b), w.apart, counts[r] * n + w.E, cap);
             softmax_gradient(w.at(w.S, r, 0, b), w.at(w.DP, r, 0, b), w.apart, counts[r] * n + w.E,
-                             load(lse + r * w.stride + b * L), load(dlse + r * w.stride + b * L));
+                             load(lse + r * w.stride + b * L), load(dlse + r * w.stride + b * L), cap);
+        }
         if (!own) continue;
         if (p.dbias.data) sum_bias(w, keyrows, b);
         if (w.E) sum_extra(p, w, dp, w.EK, b, dq, rows);

@@ -24,6 +24,15 @@ INLINE void softmax_block(T* s, int64_t n, Vec<T>& m, Vec<T>& sum) {
     sum = a + b;
 }
 
+// Bounds n scores by cap tanh(score / cap), all but masked ones. Scores and cap are in units of log2.
+template <class T>
+static void cap_scores(T* s, int64_t apart, int64_t n, T cap) {
+    for (int64_t i = 0; i < n; i++) {
+        const Vec<T> x = load(s + i * apart);
+        store(s + i * apart, x < T(kMasked / 10) ? x : cap * tanhv<T>(x / cap));
+    }
+}
+
 // The window's entries of block b from the weights of an aggregation, or back to their gradient.
 template <class T, bool BACK>
 static void move_weights(const Problem& p, const Task& t, Work<T>& w, int keyrows, int b, int rows) {
@@ -170,6 +179,7 @@ static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z
         Vec<T> factor[kRows];
         for (int r = 0; r < rows; r++) {
             Vec<T> m, sum;
+            if (p.softcap) cap_scores(w.S + r * w.entries * L, L, counts[r] * n + w.E, T(p.softcap * kLog2e));
             softmax_block(w.S + r * w.entries * L, counts[r] * n + w.E, m, sum);
             store(lse + r * w.stride + b * L, (m + log2v<T>(sum)) * T(1 / kLog2e));
             factor[r] = T(1) / sum;

@@ -108,7 +108,7 @@ INLINE Vec<T> exp2v(Vec<T> x) {
     return (Vec<T>)((I)poly(f) + n);
 }
 
-// log2(x) for normal x >= 1.
+// log2(x) for normal x.
 template <class T>
 INLINE Vec<T> log2v(Vec<T> x) {
     typedef typename Types<T>::I I;
@@ -122,4 +122,12 @@ INLINE Vec<T> log2v(Vec<T> x) {
     Vec<T> s = all(T(1) / T(sizeof(T) == 4 ? 11 : 25));
     for (int n = sizeof(T) == 4 ? 9 : 23; n >= 1; n -= 2) s = s * t2 + T(1) / T(n);
     return __builtin_convertvector(e, Vec<T>) + s * t * T(2 * 1.44269504088896341);
+}
+
+// tanh(x); what is lost for small x is below the last digit of 1.
+template <class T>
+INLINE Vec<T> tanhv(Vec<T> x) {
+    const Vec<T> e = exp2v<T>((x < T(0) ? x : -x) * T(2 * 1.44269504088896341));
+    const Vec<T> y = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -y : y;
 }
