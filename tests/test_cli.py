@@ -79,8 +79,8 @@ def test_help_of_a_command_has_a_line_for_every_field(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["studdy"], "unknown command: expected one of 7 known names, got 'studdy'"),
-        (["study", "rum"], "unknown command: expected one of 7 known names, got 'study rum', try 'study run'"),
+        (["studdy"], "unknown command: expected one of 8 known names, got 'studdy'"),
+        (["study", "rum"], "unknown command: expected one of 8 known names, got 'study rum', try 'study run'"),
         (["study", "run", "quickstrat"], "unknown study: expected one of 1 known names, got 'quickstrat', try"),
         (["study", "run", "none.yaml"], "study file: expected a YAML file that exists, got 'none.yaml'"),
         (["study", "run"], "study mixers: expected at least one mixer"),

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "evaluate": ("single", "evaluate", "metrics of a finished run on a split"),
     "predict": ("single", "predict", "class probabilities for image files, as CSV"),
     "report": ("study", "report", "write the report of a study from its run folders"),
+    "doctor": ("doctor", "doctor", "what works on this machine and why not the rest; --check computes and compares"),
     "list": ("listing", "show", "models, mixers or datasets, with --json for programs"),
 }
 INTERRUPTED, BAD_INPUT = 130, 2

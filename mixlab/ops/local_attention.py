@@ -30,9 +30,10 @@ from mixlab.ops.local_attention_choice import (
     native,
     native_unavailable,
     refused,
+    run,
 )
-from mixlab.ops.local_attention_problem import Problem, check_window, make_problem
-from mixlab.ops.local_attention_reference import reference, reference_aggregate
+from mixlab.ops.local_attention_problem import check_window, make_problem
+from mixlab.ops.local_attention_reference import reference_aggregate
 from mixlab.ops.neighbours import Window
 from mixlab.ops.windows import PerAxis
 
@@ -95,8 +96,10 @@ def local_attention(
             ``(B, heads, *spatial, E, head_dim)``.
         extra_bias: added to their scores; broadcasts to ``(B, heads, *spatial, E)``.
         return_lse: return the logarithm of the softmax's denominator as well.
-        backend: ``reference`` (the definition), ``native`` (the fused CPU kernel), ``pure`` (the fastest PyTorch-only
-            path for the shape) or one of its paths ``dense``, ``bands``, ``shift``; ``auto`` takes the fastest.
+        backend: ``reference`` (the definition), ``native`` (the fused CPU kernel), ``triton`` (the fused GPU kernel),
+            ``flex`` (PyTorch's flex_attention), ``natten`` (NATTEN's kernels, shifted borders only), ``pure`` (the
+            fastest PyTorch-only path for the shape) or one of its paths ``dense``, ``bands``, ``shift``. ``auto`` takes
+            the fastest of native, triton and pure.
         explain: return the choice of the backend, with its reasons, as well.
 
     Returns:
@@ -113,22 +116,12 @@ def local_attention(
     choice = choose(problem, backend)
     if _autocast(q):
         with torch.autocast(q.device.type, enabled=False):  # it would bring scores back to a half type
-            out, lse = _run(problem, choice)
+            out, lse = run(problem, choice)
     else:
-        out, lse = _run(problem, choice)
+        out, lse = run(problem, choice)
     if not (return_lse or explain):
         return out
     return (out, *([lse] if return_lse else []), *([choice] if explain else []))
-
-
-def _run(problem: Problem, choice: Choice) -> tuple[Tensor, Tensor | None]:
-    if choice.backend == "reference":
-        return reference(problem)
-    if choice.backend == "pure":
-        return pure.PATHS[choice.path](problem)
-    module = native()
-    assert module is not None, "chosen only where it is"
-    return module.run(*problem.arguments())
 
 
 def local_aggregate(

@@ -10,18 +10,21 @@ from __future__ import annotations
 import importlib
 import math
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from mixlab.errors import Quoted, expected, unknown
+from mixlab.ops import local_attention_flex as flex
+from mixlab.ops import local_attention_natten as natten
 from mixlab.ops import local_attention_pure as pure
-from mixlab.ops.local_attention_problem import WHERE, Problem
+from mixlab.ops import local_attention_triton as triton
+from mixlab.ops.local_attention_problem import WHERE, Problem, wants_gradient
+from mixlab.ops.local_attention_reference import reference
 from mixlab.ops.neighbours import Ints, Window
-
-BACKENDS = ("auto", "reference", "native", "pure", *pure.PATHS)
 
 DENSE_TOKENS = 100
 PRICES = {"dense": 1, "bands": 1, "shift": 6}  # of a pair
@@ -37,7 +40,7 @@ class Choice:
     """What computes a problem.
 
     Attributes:
-        backend: ``native``, ``pure`` or ``reference``.
+        backend: ``reference``, ``pure``, ``native``, ``triton``, ``flex`` or ``natten``.
         path: of the pure backend: ``dense``, ``bands`` or ``shift``; otherwise the backend's name.
         reason: why this one.
         others: why not, by backend or path.
@@ -61,9 +64,14 @@ def choose(p: Problem, backend: str) -> Choice:
     """
     if backend not in BACKENDS:
         raise unknown(f"{WHERE} backend", backend, BACKENDS)
-    if torch.compiler.is_compiling() and backend in ("auto", "pure"):
-        return Choice("pure", "shift", "a traced graph keeps its sizes dynamic")
-    options = (p.softcap is None, p.needs_lse, p.bias is None, None if p.extra_k is None else p.extra_k.shape)
+    if torch.compiler.is_compiling():
+        if backend in ("auto", "pure"):
+            return Choice("pure", "shift", "a traced graph keeps its sizes dynamic")
+        return _choose(p, backend)
+    options = (
+        p.softcap is None, p.needs_lse, p.bias is None, None if p.extra_k is None else p.extra_k.shape,
+        p.extra_bias is None, p.scale == 0, wants_gradient(p),
+    )  # fmt: skip
     key = (backend, p.q.device.type, p.q.dtype, tuple(p.q.shape), p.window, options)
     if key not in _CHOICES:
         _CHOICES[key] = _choose(p, backend)
@@ -82,34 +90,47 @@ def choices_made() -> list[Choice]:
 
 
 def _choose(p: Problem, backend: str) -> Choice:
-    if backend == "reference":
-        return Choice("reference", "reference", "asked for")
     if backend in pure.PATHS:
         refused(backend, pure.unsupported(backend, p))
         return Choice("pure", backend, "asked for")
-    native_not = native_unsupported(p)
-    if backend == "native":
-        refused(backend, native_not)
-        return Choice("native", "native", "asked for")
-    others = {"reference": "slow; it is the definition"}
+    if backend in TABLE and backend != "pure":
+        refused(backend, TABLE[backend].unsupported(p))
+        return Choice(backend, backend, "asked for")
+    others: dict[str, str] = {"reference": "slow; it is the definition"}
+    chosen = None
+    for name in TABLE:
+        if name in others or name == "pure":
+            continue
+        others[name] = "the pure backend was asked for" if backend == "pure" else why_not(name, p)
+        if not others[name]:
+            chosen = name
+            del others[name]
+    if chosen is not None:
+        slower = dict.fromkeys(pure.PATHS, f"slower than the {chosen} kernel")
+        return Choice(chosen, chosen, f"the fastest on {p.q.device.type} for {p.q.dtype}", others | slower)
     tokens = math.prod(p.size)
-    if backend == "pure":
-        others["native"] = "the pure backend was asked for"
-    elif native_not is not None:
-        others["native"] = native_not
-    elif p.q.dtype not in NATIVE_DENSE_TOKENS:
-        others["native"] = f"not measured faster for {p.q.dtype}"
-    elif tokens <= NATIVE_DENSE_TOKENS[p.q.dtype]:
-        others["native"] = f"dense attention is faster up to {NATIVE_DENSE_TOKENS[p.q.dtype]} positions"
-    else:
-        slower = dict.fromkeys(pure.PATHS, "slower than the native kernel")
-        return Choice("native", "native", f"the fastest on {p.q.device.type} for {p.q.dtype}", others | slower)
     missing = {path: why for path in pure.PATHS if (why := pure.unsupported(path, p)) is not None}
     path = choose_path(p.size, *p.window, without=tuple(missing))
     for other in pure.PATHS:
         if other != path:
             others[other] = missing.get(other, f"slower at {tokens} positions and this window")
     return Choice("pure", path, REASONS[path], others)
+
+
+def why_not(name: str, p: Problem) -> str:
+    """Why ``auto`` does not take a backend with a kernel of its own for a problem; empty if it does."""
+    reason = TABLE[name].unsupported(p)
+    if reason is not None:
+        return reason
+    if name == "native":
+        if p.q.dtype not in NATIVE_DENSE_TOKENS:
+            return f"not measured faster for {p.q.dtype}"
+        if math.prod(p.size) <= NATIVE_DENSE_TOKENS[p.q.dtype]:
+            return f"dense attention is faster up to {NATIVE_DENSE_TOKENS[p.q.dtype]} positions"
+        return ""
+    if name == "triton":
+        return "" if p.q.device.type == "cuda" else "its interpreter is for tests"
+    return "only by name: for comparison"
 
 
 REASONS = {
@@ -176,6 +197,57 @@ def native_unsupported(p: Problem) -> str | None:
     module = native()
     assert module is not None
     return module.supports(p.q)
+
+
+def _run_native(p: Problem) -> Result:
+    module = native()
+    assert module is not None, "chosen only where it is"
+    return module.run(*p.arguments())
+
+
+Result = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What computes problems of local attention.
+
+    Attributes:
+        unavailable: why it cannot be used on this machine, or None.
+        unsupported: why it cannot compute a problem, or None.
+        run: the output ``(B, heads, d, *spatial)`` and, where asked for, the log-sum-exp ``(B, heads, *spatial)``.
+    """
+
+    unavailable: Callable[[], str | None]
+    unsupported: Callable[[Problem], str | None]
+    run: Callable[[Problem], Result]
+
+
+def _always(*_: Problem) -> None:
+    return None
+
+
+TABLE = {
+    "reference": Backend(_always, _always, reference),
+    "pure": Backend(_always, _always, lambda p: run(p, choose(p, "pure"))),
+    "native": Backend(native_unavailable, native_unsupported, _run_native),
+    "triton": Backend(triton.unavailable, triton.unsupported, triton.run),
+    "flex": Backend(flex.unavailable, flex.unsupported, flex.run),
+    "natten": Backend(natten.unavailable, natten.unsupported, natten.run),
+}
+BACKENDS = ("auto", *TABLE, *pure.PATHS)
+
+
+def run(p: Problem, choice: Choice) -> Result:
+    """Compute a problem as chosen."""
+    if choice.backend == "pure":
+        return pure.PATHS[choice.path](p)
+    return TABLE[choice.backend].run(p)
+
+
+def backend_status() -> dict[str, str | None]:
+    """For each backend None if it can be used on this machine, else the reason why not."""
+    return {name: backend.unavailable() for name, backend in TABLE.items()}
 
 
 def refused(backend: str, reason: str | None) -> None:

@@ -64,6 +64,12 @@ class Problem:
         return replace(self, **tensors)  # type: ignore[arg-type]
 
 
+def wants_gradient(p: Problem) -> bool:
+    """Some tensor's gradient will be computed."""
+    tensors = (p.q, p.k, p.v, p.bias, p.extra_k, p.extra_v, p.extra_bias)
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The type of scores, softmax and log-sum-exp: never narrower than float32."""
     return torch.promote_types(dtype, torch.float32)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mixlab.errors import UserError
+from mixlab.studies.backends import describe_choices, fallback_events
 from mixlab.studies.environment import describe_environment, peak_memory_mb
 from mixlab.studies.examples import example_images
 from mixlab.studies.plan import FROZEN, PlannedRun, build_model, image_size, import_hashes
@@ -74,6 +75,7 @@ def train_run(run: PlannedRun, machine: Machine, listen: Listener = ignore) -> N
             on_batch=lambda record: listen({"kind": "batch", **record}),
         )
     except Diverged as problem:
+        _record_choices(folder)
         _record_divergence(folder, problem)
         return
     _finish(run, machine, prepared, result)
@@ -132,6 +134,13 @@ def _grid_events(model: Any, size: tuple[int, ...]) -> Events:
     return events
 
 
+def _record_choices(folder: RunFolder) -> Events:
+    """Add to ``environment.json`` which backends computed this run; returns what is worth an event."""
+    choices = describe_choices()
+    folder.write_json("environment.json", {**folder.environment(), "local_attention": choices})
+    return fallback_events(choices)
+
+
 def _record_divergence(folder: RunFolder, problem: Diverged) -> None:
     best = folder.status().get("best")
     record = {"step": problem.step, "epoch": problem.epoch, "tensor": problem.tensor, "best": best}
@@ -152,6 +161,7 @@ def _finish(run: PlannedRun, machine: Machine, prepared: Prepared, result: FitRe
     if result.stopped_early:
         message = f"stopped early after epoch {result.epochs}; the best was epoch {result.best.epoch}"
         prepared.events.append({"kind": "early stopping", "message": message})
+    prepared.events.extend(_record_choices(folder))
     summary = {
         **_what(run),
         **prepared.costs,

@@ -1,4 +1,4 @@
-"""Every published architecture: sizes, costs, one training step; parametrised over the registry."""
+"""Every published architecture: sizes and costs; what needs time, of those that differ in more than depth."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixlab.architectures import ARCHITECTURES, published
 from mixlab.errors import UserError
 from mixlab.metaformer import MetaFormer
-from mixlab.models import create_model, list_models
+from mixlab.models import ModelConfig, create_model, list_models
 from mixlab.weights import to_official
+from tests.architectures.kinds import layers, parts, smallest, with_depth
 from tests.architectures.sizes import FUSED_PARAMETERS, KEYS, MACS, PARAMETERS
 
 NAMES = list_models()
+DISTINCT = smallest(NAMES, layers)
+WHOLE = smallest(DISTINCT, parts)  # at full depth
 
 
 def on_meta(name: str, **options: object) -> MetaFormer:
@@ -58,12 +61,13 @@ def test_macs_are_near_the_published_ones(name: str) -> None:
     assert on_meta(name).cost(size).macs_computed / 1e9 == pytest.approx(said.macs, rel=0.085)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_macs_are_half_of_torchs_flops(name: str) -> None:
     """Exactly, on the reference path, at a size that is not square where the model allows."""
     base = ARCHITECTURES[name]()
     size = (224, 224) if base.image_size else (160, 224)
-    model = on_meta(name).eval().requires_grad_(False)
+    with torch.device("meta"):
+        model = MetaFormer(base if name in WHOLE else with_depth(base, 2)).eval().requires_grad_(False)
     for module in model.modules():
         if hasattr(module, "backend"):
             module.backend = "reference"  # type: ignore[assignment]
@@ -73,11 +77,12 @@ def test_macs_are_half_of_torchs_flops(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DISTINCT)
 def test_one_training_step(name: str) -> None:
     """A finite gradient on every trainable parameter, and none on the others."""
     size = 64
-    model = create_model(name, num_classes=5, image_size=size, drop_path_rate=0.0).train()
+    config = ModelConfig(name=name, image_size=size, drop_path_rate=0.0).configuration(num_classes=5)
+    model = MetaFormer(config if name in WHOLE else with_depth(config, 2)).train()
     torch.manual_seed(0)
     torch.nn.functional.cross_entropy(model(torch.randn(2, 3, size, size)), torch.tensor([0, 3])).backward()
     for key, parameter in model.named_parameters():
@@ -94,9 +99,10 @@ def test_one_training_step(name: str) -> None:
 GRIDS = [n for n in NAMES if ARCHITECTURES[n]().image_size is not None]
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in GRIDS])
+@pytest.mark.parametrize("name", [n for n in DISTINCT if n not in GRIDS])
 def test_any_size_of_at_least_one_token_a_stage(name: str) -> None:
-    model = on_meta(name).eval()
+    with torch.device("meta"):
+        model = MetaFormer(with_depth(ARCHITECTURES[name](), 1)).eval()
     for size in ((32, 32), (33, 97), (61, 256)):
         assert model(torch.empty(1, 3, *size, device="meta")).shape == (1, 1000)
 

@@ -214,7 +214,7 @@ def test_the_choice_is_visible() -> None:
     out, made = local_attention(**problem, backend="pure", explain=True)
     assert out.shape == problem["q"].shape
     assert (made.backend, made.path) == ("pure", "shift")
-    assert set(made.others) == {"reference", "native", "dense", "bands"}
+    assert set(made.others) == {"reference", "native", "triton", "flex", "natten", "dense", "bands"}
     assert "shifted maps" in str(made)
     assert made in choices_made()
     out, lse, made = local_attention(**problem, return_lse=True, explain=True)

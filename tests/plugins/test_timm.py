@@ -1,5 +1,5 @@
-"""What timm's own tests demand of its models, of every architecture: shapes on all of them, numbers on the smallest of
-each family (the others are slow); then what the plug does beside."""
+"""What timm's own tests demand of its models: shapes on every architecture, numbers on the smallest of each that has
+other parts (slow but for one a family); then what the plug does beside."""
 
 from __future__ import annotations
 
@@ -25,24 +25,18 @@ from mixlab.architectures import ARCHITECTURES, register_architecture  # noqa: E
 from mixlab.embeddings import GlobalTokens  # noqa: E402
 from mixlab.errors import UserError  # noqa: E402
 from mixlab.weights import to_official  # noqa: E402
+from tests.architectures.kinds import parts, smallest  # noqa: E402
 
 SIDE = 64
 NAMES = sorted(plug.NAMES)
 
 
-def size_of(name: str) -> int:
-    """About as many as the parameters of a model."""
-    return sum(s.depth * s.width**2 for s in ARCHITECTURES[plug.NAMES[name]]().stages)
-
-
-def family(name: str) -> str:
-    return plug.NAMES[name].partition("_")[0]
-
-
-SMALLEST = {min((n for n in NAMES if family(n) == f), key=size_of) for f in map(family, NAMES)}
-# Some names stand for one configuration, at other image sizes or as another model's frame.
-DIFFERENT = {str(ARCHITECTURES[plug.NAMES[n]]()): n for n in sorted(NAMES, key=lambda n: n in SMALLEST)}.values()
-WITH_NUMBERS = [pytest.param(n, marks=[] if n in SMALLEST else pytest.mark.slow) for n in sorted(DIFFERENT)]
+PLAIN = {plug.NAMES[n]: n for n in NAMES}
+FAST = smallest(PLAIN, lambda name: name.partition("_")[0])
+WITH_NUMBERS = [
+    pytest.param(PLAIN[n], marks=[] if n in FAST else pytest.mark.slow)
+    for n in sorted({*smallest(PLAIN, parts), *FAST})
+]
 
 
 def build(name: str, **options: Any) -> Any:

@@ -152,6 +152,13 @@ def _write_run(
         "precision": "32-true",
         "started": f"2026-01-05T09:0{seed}",
     }
+    if mixer == "local_attention":
+        entry = {"computed_by": "native (avx512)", "asked": "auto", "because": "the fastest", "not": {"pure": "slower"}}
+        dense = {**entry, "computed_by": "pure, dense"}
+        problems = [("14 x 14", entry), ("7 x 7", entry), ("4 x 4", dense)]
+        environment["local_attention"] = [{"problem": f"{size}, window 3 x 3", **e} for size, e in problems]
+    else:
+        environment["local_attention"] = []
     (run / "environment.json").write_text(json.dumps(environment | {"packages": PACKAGES}))
     diverged = {"step": 120, "epoch": 3, "best": 0.41} if state == "diverged" else None
     status = {

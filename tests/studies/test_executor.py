@@ -22,9 +22,9 @@ from tests.studies.small import FAULTS, runs_by_label, study, train
 @pytest.fixture(scope="module")
 def faulty(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     out = tmp_path_factory.mktemp("faulty")
-    mixers = ["test_crash", "identity", "test_error", "test_diverge", "test_no_cost"]
+    mixers = ["test_crash", "identity", "test_error", "test_diverge", "test_no_cost", "local_attention"]
     result, text = train(study(images, mixers), out)
-    assert result.states == {"failed": 2, "finished": 2, "diverged": 1}
+    assert result.states == {"failed": 2, "finished": 3, "diverged": 1}
     assert result.failed == 2
     return out, text
 
@@ -71,6 +71,16 @@ def test_a_finished_run_folder_is_complete(faulty: tuple[Path, str]) -> None:
         assert arrays["images"].shape == (10, 12, 12)
         assert arrays["images"].dtype == np.uint8
     assert sorted(p.name for p in run.checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_what_computed_local_attention_is_recorded(faulty: tuple[Path, str]) -> None:
+    runs = runs_by_label(faulty[0])
+    found = runs["local_attention"].environment()["local_attention"]
+    assert {entry["problem"].partition(",")[0] for entry in found} == {"6 x 6", "3 x 3", "2 x 2", "1 x 1"}
+    assert {(entry["computed_by"], entry["asked"]) for entry in found} == {("pure, dense", "auto")}
+    assert all(entry["because"] and entry["not"]["native"] for entry in found)
+    assert runs["identity"].environment()["local_attention"] == []
+    assert runs["test_diverge"].environment()["local_attention"] == []
 
 
 def test_a_mixer_without_cost_is_trained_and_recorded(faulty: tuple[Path, str]) -> None:

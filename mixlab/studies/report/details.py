@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from mixlab.studies.backends import choices_text
 from mixlab.studies.report.collect import Json, RunRecord, StudyRecord
 from mixlab.studies.report.summary import StudySummary
 
@@ -73,8 +74,14 @@ def configurations(study: StudyRecord) -> Shared:
 
 
 def environments(study: StudyRecord) -> Shared:
-    """Where it ran."""
-    return shared(study.runs, [run.environment for run in study.runs])
+    """Where it ran, and which backends computed local attention there."""
+    return shared(study.runs, [_environment(run.environment) for run in study.runs])
+
+
+def _environment(environment: Json) -> Json:
+    if "local_attention" not in environment:  # of an earlier version, or not trained to its end
+        return environment
+    return {**environment, "local_attention": choices_text(environment["local_attention"])}
 
 
 def study_text(study: StudyRecord) -> str:
