@@ -1,10 +1,11 @@
-"""Local attention beside full attention, dense masked attention and depthwise convolution: the table of docs/performance.md.
+"""Local attention beside full attention, dense masked attention and depthwise convolution.
 
-    python benchmarks/local_attention.py [--repeats 5] [--layout planar|last] [--isa avx512|avx2|portable] [--only 2d,3d,...]
+    python benchmarks/local_attention.py [--repeats 5] [--layout planar|last] [--isa avx2] [--only 2d,3d,...]
 
-fp32, batch 8, head size 16, one thread, CPU time. A cell is the median over repeats of the mean of a block of calls of
-at least 0.1 s; all calls of a row are measured in turn in one process. Full and dense attention get contiguous tokens,
-the layout that they are fastest with. Ratios are `forward, forward and backward`; the last columns are what was aimed at.
+The table of docs/performance.md. fp32, batch 8, head size 16, one thread, CPU time. A cell is the median over repeats
+of the mean of a block of calls of at least 0.1 s; all calls of a row are measured in turn in one process. Full and
+dense attention get contiguous tokens, the layout that they are fastest with, but for the smallest grid, where all start
+from one channels-last map, as in a model. Ratios are `forward, forward and backward`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def attention_calls(size: tuple[int, ...], heads: int, k: int, layout: str, batc
     }
 
 
-def dense_call(size: tuple[int, ...], heads: int, k: int, d: int = 16) -> tuple[Callable[[], Tensor], tuple[Tensor, ...]]:
+def dense_call(
+    size: tuple[int, ...], heads: int, k: int, d: int = 16
+) -> tuple[Callable[[], Tensor], tuple[Tensor, ...]]:
     """Full attention with the window as its mask."""
     seen, mask = tokens(size, heads, d=d), window_mask(size, k)
     return lambda: F.scaled_dot_product_attention(*seen, attn_mask=mask), seen
@@ -77,13 +80,19 @@ def conv_calls(size: tuple[int, ...], channels: int, k: int) -> Calls:
     return calls
 
 
-def row(name: str, values: tuple[float, ...], goal: str = "", minimum: str = "", note: str = "", form: str = ".1f") -> None:
+def row(
+    name: str, values: tuple[float, ...], goal: str = "", minimum: str = "", note: str = "", form: str = ".1f"
+) -> None:
     cell = ", ".join(f"{v:{form}}" for v in values)
     print(f"| {name} | {cell} | {goal} | {minimum} | {note} |", flush=True)
 
 
 def ratios(times: dict[tuple[str, bool], float], over: str, under: str) -> tuple[float, float]:
     return times[over, False] / times[under, False], times[over, True] / times[under, True]
+
+
+def over_best(times: dict[tuple[str, bool], float], *others: str) -> tuple[float, ...]:
+    return tuple(times["auto", b] / min(times[name, b] for name in others) for b in (False, True))
 
 
 def milliseconds(times: dict[tuple[str, bool], float], name: str) -> str:
@@ -97,23 +106,27 @@ def rows_2d(repeats: int, layout: str) -> None:
             f"ours {milliseconds(times, 'auto')}")  # fmt: skip
 
 
-def rows_small(repeats: int, layout: str) -> None:
+def rows_small(repeats: int, _: str) -> None:
     for d in (16, 32):
         for k in (3, 7):
-            calls = {**attention_calls((7, 7), 512 // d, k, layout, d=d), "dense": dense_call((7, 7), 512 // d, k, d)}
+            qkv, mask = maps((7, 7), 512 // d, "last", d=d), window_mask((7, 7), k)
+            seen = tuple(t.flatten(3).transpose(2, 3) for t in qkv)  # (B, heads, N, d) without a copy
+            calls: Calls = {
+                "auto": (partial(local_attention, *qkv, k), qkv),
+                "full": (partial(F.scaled_dot_product_attention, *seen), qkv),
+                "dense": (partial(F.scaled_dot_product_attention, *seen, attn_mask=mask), qkv),
+            }
             times = side_by_side(calls, repeats)
-            best = [min(times["full", b], times["dense", b]) for b in (False, True)]
-            row(f"auto / best of (full, dense masked), 7x7 k{k} d{d}",
-                (times["auto", False] / best[0], times["auto", True] / best[1]), "1.0", "1.05", form=".2f")  # fmt: skip
+            row(f"auto / best of (full, dense masked), 7x7 k{k} d{d}", over_best(times, "full", "dense"), "1.0", "1.05",
+                form=".2f")  # fmt: skip
 
 
 def rows_conv(repeats: int, layout: str) -> None:
     for n in (56, 28):
         calls = {"auto": attention_calls((n, n), HEADS[n], 7, layout)["auto"], **conv_calls((n, n), 16 * HEADS[n], 7)}
         times = side_by_side(calls, repeats)
-        best = [min(times["conv", b], times["conv last", b]) for b in (False, True)]
-        row(f"ours / best depthwise convolution, {n}x{n} k7",
-            (times["auto", False] / best[0], times["auto", True] / best[1]), "2.0, 1.0", "3.5, 1.5", form=".2f")  # fmt: skip
+        row(f"ours / best depthwise convolution, {n}x{n} k7", over_best(times, "conv", "conv last"), "2.0, 1.0",
+            "3.5, 1.5", form=".2f")  # fmt: skip
 
 
 def rows_extra(repeats: int, layout: str) -> None:
@@ -187,7 +200,9 @@ def rows_memory(repeats: int, layout: str) -> None:
         del out, grads
     floats = 4 * qkv[0].numel() + qkv[0].numel() // 16  # output, three gradients, log-sum-exp
     allowed = floats * 4 / 2**20 + 2
-    row("extra memory, forward and backward, 56x56 k7 (MB)", (max(peaks[1:]),), f"{allowed:.1f}", f"{1.2 * allowed:.1f}")
+    row(
+        "extra memory, forward and backward, 56x56 k7 (MB)", (max(peaks[1:]),), f"{allowed:.1f}", f"{1.2 * allowed:.1f}"
+    )
 
 
 ROWS = {"2d": rows_2d, "small": rows_small, "conv": rows_conv, "extra": rows_extra, "3d": rows_3d,
