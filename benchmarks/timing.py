@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+
+Calls = Mapping[str, tuple[Callable[[], Tensor], tuple[Tensor, ...]]]
 
 
 def cpu_seconds(call: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward: bool) -> float:
@@ -16,3 +19,23 @@ def cpu_seconds(call: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward
     if backward:
         torch.autograd.grad(out, inputs, torch.ones_like(out))
     return time.process_time() - start
+
+
+def block_seconds(call: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward: bool, at_least: float) -> float:
+    """CPU seconds a call, over as many calls in a row as last ``at_least`` seconds."""
+    taken: list[float] = []
+    while not taken or sum(taken) < at_least:
+        taken.append(cpu_seconds(call, inputs, backward))
+    return sum(taken) / len(taken)
+
+
+def side_by_side(calls: Calls, repeats: int, at_least: float = 0.1) -> dict[tuple[str, bool], float]:
+    """Median milliseconds by (name, with backward): every repeat measures all calls in turn, the first one warms up."""
+    times: dict[tuple[str, bool], list[float]] = {}
+    for repeat in range(repeats + 1):
+        for name, (call, inputs) in calls.items():
+            for backward in (False, True):
+                taken = block_seconds(call, inputs, backward, at_least if repeat else 0.0)
+                if repeat:
+                    times.setdefault((name, backward), []).append(1e3 * taken)
+    return {key: statistics.median(found) for key, found in times.items()}

@@ -63,7 +63,7 @@ def test_it_tells_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert [t for t in titles if any(line.startswith(t) for line in text.splitlines())] == list(titles)
 
 
-@pytest.mark.skipif(native.available() is not None, reason=f"native kernel: {native.available()}")
+@pytest.mark.skipif(native.unavailable() is not None, reason=f"native kernel: {native.unavailable()}")
 def test_the_native_kernel_is_described(capsys: pytest.CaptureFixture[str]) -> None:
     found = facts(capsys)[1]["native"]
     assert Path(found["library"]).is_file()

@@ -120,7 +120,7 @@ def native_facts() -> Facts:
     from mixlab.ops import local_attention_native as native
     from mixlab.ops.native import library
 
-    reason = native.available()
+    reason = native.unavailable()
     facts: Facts = {"reason": reason, "build": BUILD, "library": None, "instruction_set": None, "compiler": None}
     files = sorted(library.LIBRARY.glob("libmixlab_native.*"))
     if files:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from mixlab.errors import Quoted, expected, unknown
+from mixlab.ops import local_attention_native as native
 from mixlab.ops import local_attention_pure as pure
 from mixlab.ops.local_attention_choice import (
     BACKENDS,
@@ -27,8 +28,6 @@ from mixlab.ops.local_attention_choice import (
     choose,
     choose_path,
     computed_pairs,
-    native,
-    native_unavailable,
     refused,
     run,
 )
@@ -169,27 +168,12 @@ def local_aggregate(
 def _aggregate(weights: Tensor, v: Tensor, window: Window, backend: str) -> Tensor:
     if backend == "reference":
         return reference_aggregate(weights, v, window)
-    if backend == "pure" or (backend == "auto" and torch.compiler.is_compiling()):
+    if backend == "pure" or (backend == "auto" and torch.compiler.is_exporting()):
         return pure.aggregate(weights, v, window)
-    reason = _native_not(v, window)
+    reason = native.unsupported_aggregate(v, window)
     if backend == "native":
         refused(backend, reason)
-    module = native()
-    if module is None or reason is not None:
-        return pure.aggregate(weights, v, window)
-    return module.aggregate(weights, v, window.kernel, window.dilation, window.border)
-
-
-def _native_not(v: Tensor, window: Window) -> str | None:
-    """Why the native kernel cannot aggregate this, or None."""
-    reason = native_unavailable()
-    if reason is not None:
-        return reason
-    if v.shape[0] == 0:
-        return "an empty batch"
-    module = native()
-    assert module is not None
-    return module.supports_aggregate(v, *window)
+    return pure.aggregate(weights, v, window) if reason is not None else native.aggregate(weights, v, window)
 
 
 def _autocast(t: Tensor) -> bool:

@@ -1,38 +1,41 @@
 """Which backend and path computes a problem of local attention, and why not the others.
 
-The PyTorch-only paths were measured on a CPU with ``benchmarks/local_attention.py --absolute`` (fp32, one thread, with
-backward): the time of dense attention and of bands goes with the pairs that they multiply, at about one price; that of
-the loop over places likewise, at six times the price. Up to 100 positions the fixed costs of bands and loop decide.
+Measured on a CPU with ``benchmarks/local_attention_paths.py --absolute`` (one thread, with backward). The native kernel
+is the fastest but for the windows named below. Among the PyTorch-only paths, the time of dense attention and of bands
+goes with the pairs that they multiply, at about one price; that of the loop over places likewise, at six times the
+price. Up to 100 positions the fixed costs of bands and loop decide.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixlab.errors import Quoted, expected, unknown
 from mixlab.ops import local_attention_flex as flex
+from mixlab.ops import local_attention_native as native
 from mixlab.ops import local_attention_natten as natten
 from mixlab.ops import local_attention_pure as pure
 from mixlab.ops import local_attention_triton as triton
 from mixlab.ops.local_attention_problem import WHERE, Problem, wants_gradient
 from mixlab.ops.local_attention_reference import reference
 from mixlab.ops.neighbours import Ints, Window
+from mixlab.ops.windows import clipped_pairs
 
 DENSE_TOKENS = 100
 PRICES = {"dense": 1, "bands": 1, "shift": 6}  # of a pair
 SHIFTED_PRICE = 14  # of a pair in the loop over places, where windows are shifted: maps are copied
 
-# --- The row of the native kernel. NOT MEASURED YET: estimates from a prototype, to be replaced. ---
-NATIVE_DENSE_TOKENS = {torch.float32: 49}  # up to here fused dense attention is at least as fast; types not here: never
-# ---------------------------------------------------------------------------------------------------
+# The native kernel computes windows only, fused attention everything at a better rate: it is as fast or faster where
+# windows hold at least this share of all pairs and heads are at least this wide, or windows hold all pairs.
+DENSE_SHARE = 0.6
+DENSE_HEAD_DIM = 32
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,17 @@ class Choice:
         return "\n".join([f"{name}: {self.reason}", *(f"not {o}: {why}" for o, why in self.others.items())])
 
 
+class Asked(NamedTuple):
+    """What a choice depends on."""
+
+    backend: str
+    device: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]  # of q: (B, heads, head_dim, *spatial)
+    window: Window
+    options: tuple[Hashable, ...]
+
+
 def choose(p: Problem, backend: str) -> Choice:
     """Backend and path for a problem.
 
@@ -65,6 +79,10 @@ def choose(p: Problem, backend: str) -> Choice:
     if backend not in BACKENDS:
         raise unknown(f"{WHERE} backend", backend, BACKENDS)
     if torch.compiler.is_compiling():
+        if backend == "auto" and not torch.compiler.is_exporting():
+            kernel = {"cpu": "native", "cuda": "triton"}.get(p.q.device.type)
+            if kernel is not None and TABLE[kernel].unsupported(p) is None:
+                return Choice(kernel, kernel, "a compiled graph for this machine")
         if backend in ("auto", "pure"):
             return Choice("pure", "shift", "a traced graph keeps its sizes dynamic")
         return _choose(p, backend)
@@ -72,7 +90,7 @@ def choose(p: Problem, backend: str) -> Choice:
         p.softcap is None, p.needs_lse, p.bias is None, None if p.extra_k is None else p.extra_k.shape,
         p.extra_bias is None, p.scale == 0, wants_gradient(p),
     )  # fmt: skip
-    key = (backend, p.q.device.type, p.q.dtype, tuple(p.q.shape), p.window, options)
+    key = Asked(backend, p.q.device.type, p.q.dtype, tuple(p.q.shape), p.window, options)
     if key not in _CHOICES:
         _CHOICES[key] = _choose(p, backend)
         while len(_CHOICES) > MAX_CHOICES:
@@ -81,12 +99,12 @@ def choose(p: Problem, backend: str) -> Choice:
 
 
 MAX_CHOICES = 256
-_CHOICES: OrderedDict[Hashable, Choice] = OrderedDict()
+_CHOICES: OrderedDict[Asked, Choice] = OrderedDict()
 
 
-def choices_made() -> list[Choice]:
-    """Every different choice of this process so far (the latest 256), for records."""
-    return list({str(choice): choice for choice in _CHOICES.values()}.values())
+def choices_made() -> dict[Asked, Choice]:
+    """What was asked for in this process so far (the latest 256), and what was chosen; for records."""
+    return dict(_CHOICES)
 
 
 def _choose(p: Problem, backend: str) -> Choice:
@@ -123,11 +141,9 @@ def why_not(name: str, p: Problem) -> str:
     if reason is not None:
         return reason
     if name == "native":
-        if p.q.dtype not in NATIVE_DENSE_TOKENS:
-            return f"not measured faster for {p.q.dtype}"
-        if math.prod(p.size) <= NATIVE_DENSE_TOKENS[p.q.dtype]:
-            return f"dense attention is faster up to {NATIVE_DENSE_TOKENS[p.q.dtype]} positions"
-        return ""
+        share = clipped_pairs(p.size, *p.window[:2]) / math.prod(p.size) ** 2  # shifted windows hold hardly more
+        wide = share >= DENSE_SHARE and p.q.shape[2] >= DENSE_HEAD_DIM
+        return "windows hold most pairs: dense attention is faster" if wide or p.window.covers(p.size) else ""
     if name == "triton":
         return "" if p.q.device.type == "cuda" else "its interpreter is for tests"
     return "only by name: for comparison"
@@ -169,42 +185,6 @@ def computed_pairs(size: Sequence[int], kernel: Ints, dilation: Ints, border: st
     return path_pairs(choose_path(size, kernel, dilation, border), size, kernel)
 
 
-def native() -> ModuleType | None:
-    """The module of the native kernel, where it is part of this installation."""
-    try:
-        return importlib.import_module("mixlab.ops.local_attention_native")
-    except ModuleNotFoundError as error:
-        if error.name != "mixlab.ops.local_attention_native":
-            raise
-        return None
-
-
-def native_unavailable() -> str | None:
-    """Why this installation has no native kernel, or None."""
-    module = native()
-    return "this version has no native kernel" if module is None else module.available()
-
-
-def native_unsupported(p: Problem) -> str | None:
-    """Why the native kernel cannot compute this, or None."""
-    if p.q.device.type != "cpu":
-        return "it runs on CPUs only"
-    reason = native_unavailable()
-    if reason is not None:
-        return reason
-    if p.q.shape[0] == 0:
-        return "an empty batch"
-    module = native()
-    assert module is not None
-    return module.supports(p.q, *p.window, p.softcap)
-
-
-def _run_native(p: Problem) -> Result:
-    module = native()
-    assert module is not None, "chosen only where it is"
-    return module.run(*p.arguments())
-
-
 Result = tuple[Tensor, Tensor | None]
 
 
@@ -230,7 +210,7 @@ def _always(*_: Problem) -> None:
 TABLE = {
     "reference": Backend(_always, _always, reference),
     "pure": Backend(_always, _always, lambda p: run(p, choose(p, "pure"))),
-    "native": Backend(native_unavailable, native_unsupported, _run_native),
+    "native": Backend(native.unavailable, native.unsupported, native.run),
     "triton": Backend(triton.unavailable, triton.unsupported, triton.run),
     "flex": Backend(flex.unavailable, flex.unsupported, flex.run),
     "natten": Backend(natten.unavailable, natten.unsupported, natten.run),

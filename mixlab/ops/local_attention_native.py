@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mixlab.ops.local_attention_problem import Problem, wide
 from mixlab.ops.native.library import (
     ABSENT,
-    DTYPES,
     MAX_HEAD_DIM,
     call,
     extra_view,
@@ -25,10 +25,11 @@ from mixlab.ops.native.library import (
     pack_problem,
     row_view,
 )
+from mixlab.ops.neighbours import Window
 
 
-def available() -> str | None:
-    """None if the native kernel can run here, else the reason why not."""
+def unavailable() -> str | None:
+    """Why the native kernel cannot run on this machine, or None."""
     library, reason = load()
     return None if library else reason
 
@@ -45,67 +46,58 @@ def set_instruction_set(name: str) -> bool:
     return library is not None and library.mixlab_set_isa(name.encode()) == 0
 
 
-def supports(
-    q: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip", softcap: float | None = None
-) -> str | None:
-    """None if the kernel takes this problem, else the reason why not."""
-    if q.device.type != "cpu":
-        return f"the native kernel is for the CPU, not {q.device.type}"
-    if q.dtype not in DTYPES:
-        return f"the native kernel takes float32 and float64, not {str(q.dtype).removeprefix('torch.')}"
-    if softcap is not None:
-        return "the native kernel has no softcap"
-    if q.shape[2] > MAX_HEAD_DIM:
-        return f"the native kernel takes head sizes up to {MAX_HEAD_DIM}, not {q.shape[2]}"
-    return None
+def unsupported(p: Problem) -> str | None:
+    """Why the kernel cannot compute this, or None."""
+    return _refused(p.q)
 
 
-def supports_aggregate(v: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip") -> str | None:
+def unsupported_aggregate(v: Tensor, window: Window) -> str | None:
     """The same for :func:`aggregate`."""
-    reason = supports(v, kernel, dilation, border)
-    groups = [n // step for n, step in zip(v.shape[3:], dilation, strict=True)]
-    if reason is None and border == "shift" and any(k > n for k, n in zip(kernel, groups, strict=True)):
+    groups = [n // step for n, step in zip(v.shape[3:], window.dilation, strict=True)]
+    if window.border == "shift" and any(k > n for k, n in zip(window.kernel, groups, strict=True)):
         return "the native kernel does not aggregate with shifted windows larger than the grid"
-    return reason
+    return _refused(v)
 
 
-def run(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    kernel: Sequence[int],
-    dilation: Sequence[int],
-    border: str,
-    bias: Tensor | None,
-    scale: float,
-    softcap: float | None,
-    extra_k: Tensor | None,
-    extra_v: Tensor | None,
-    extra_bias: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Output ``(B, heads, d, *spatial)`` and log-sum-exp ``(B, heads, *spatial)`` of a validated problem.
+def _refused(t: Tensor) -> str | None:
+    if t.device.type != "cpu":
+        return f"the native kernel is for the CPU, not {t.device.type}"
+    if torch.compiler.is_compiling():  # the library was looked for before: a tracer does not follow into it
+        return None if FOUND and t.shape[2] <= MAX_HEAD_DIM else "see the eager call"
+    reason = unavailable()
+    if reason is not None:
+        return reason
+    if t.shape[2] > MAX_HEAD_DIM:
+        return f"the native kernel takes head sizes up to {MAX_HEAD_DIM}, not {t.shape[2]}"
+    return "an empty batch" if t.shape[0] == 0 else None
 
-    The output of channels-last queries is channels-last.
+
+FOUND = unavailable() is None
+
+
+def run(p: Problem) -> tuple[Tensor, Tensor]:
+    """Output ``(B, heads, d, *spatial)`` and log-sum-exp ``(B, heads, *spatial)``.
+
+    The output of channels-last queries is channels-last. Half types are computed in float32.
     """
-    assert softcap is None, "supports() refuses it"
-    dtype = q.dtype
-    if bias is not None:
-        bias = bias.to(dtype).flatten(1)
-    if extra_k is not None and extra_v is not None:
-        extra_k, extra_v = extra_k.to(dtype), extra_v.to(dtype)
-        if extra_bias is not None:
-            keys = extra_k.shape[-2]
-            extra_bias = extra_bias.to(dtype).expand(q.shape[0], q.shape[1], *q.shape[3:], keys)
-    return _attend(
-        q, k, v, list(kernel), list(dilation), border == "shift", float(scale), bias, extra_k, extra_v, extra_bias
-    )
+    half, w, p = p.q.dtype, p.window, p.to(wide(p.q.dtype))
+    bias = None if p.bias is None else p.bias.flatten(1)
+    extra_bias = p.extra_bias
+    if p.extra_k is not None and extra_bias is not None:
+        extra_bias = extra_bias.expand(p.q.shape[0], p.q.shape[1], *p.size, p.extra_k.shape[-2])
+    out, lse = _attend(
+        p.q, p.k, p.v, list(w.kernel), list(w.dilation), w.border == "shift", float(p.scale), p.softcap or 0.0, bias,
+        p.extra_k, p.extra_v, extra_bias,
+    )  # fmt: skip
+    return out.to(half), lse
 
 
-def aggregate(
-    weights: Tensor, v: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str = "clip"
-) -> Tensor:
+def aggregate(weights: Tensor, v: Tensor, window: Window) -> Tensor:
     """``y[i] = sum_j weights[i, j] v[neighbour j of i]`` for weights ``(B, heads, *spatial, K)``."""
-    return _aggregate(weights, v, list(kernel), list(dilation), border == "shift")
+    dtype = wide(v.dtype)
+    shift = window.border == "shift"
+    out = _aggregate(weights.to(dtype), v.to(dtype), list(window.kernel), list(window.dilation), shift)
+    return out.to(v.dtype)
 
 
 def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], border: str, *, backward: bool) -> int:
@@ -122,11 +114,11 @@ def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], bor
 @torch.library.custom_op("mixlab::local_attention", mutates_args=(), device_types="cpu")
 def _attend(
     q: Tensor, k: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool, scale: float,
-    bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None, extra_bias: Tensor | None,
+    softcap: float, bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None, extra_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     out, lse = like(q), q.new_empty(q.shape[:2] + q.shape[3:])
     views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias) | {"out": map_view(out), "lse": row_view(lse)}
-    call("mixlab_forward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views))
+    call("mixlab_forward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views, softcap))
     return out, lse
 
 
@@ -138,7 +130,7 @@ def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 @torch.library.custom_op("mixlab::local_attention_backward", mutates_args=(), device_types="cpu")
 def _attend_backward(
     dout: Tensor, dlse: Tensor | None, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, kernel: list[int],
-    dilation: list[int], shift: bool, scale: float, bias: Tensor | None, extra_k: Tensor | None,
+    dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
     extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     grads = _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
@@ -153,21 +145,21 @@ def _attend_backward(
         views |= {"dek": extra_view(dek), "dev": extra_view(dev)}
     if want_extra_bias:
         views["deb"] = row_view(deb[..., 0], deb.stride(-1))
-    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views))
+    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views, softcap))
     return grads
 
 
 @_attend_backward.register_fake
 def _(
     dout: Tensor, dlse: Tensor | None, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, kernel: list[int],
-    dilation: list[int], shift: bool, scale: float, bias: Tensor | None, extra_k: Tensor | None,
+    dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
     extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     return _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, bias, extra_k, extra_v, extra_bias = inputs
+    q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, ctx.softcap, bias, extra_k, extra_v, extra_bias = inputs
     ctx.save_for_backward(output[1], q, k, v, bias, extra_k, extra_v, extra_bias)
     ctx.set_materialize_grads(False)
 
@@ -176,13 +168,13 @@ def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[
     lse, q, k, v, bias, extra_k, extra_v, extra_bias = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(q)
-    wants = (bias is not None and ctx.needs_input_grad[7], extra_bias is not None and ctx.needs_input_grad[10])
+    wants = (bias is not None and ctx.needs_input_grad[8], extra_bias is not None and ctx.needs_input_grad[11])
     dq, dk, dv, dbias, dek, dev, deb = _attend_backward(
-        dout, dlse, lse, q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, bias, extra_k, extra_v, extra_bias,
-        *wants,
+        dout, dlse, lse, q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, ctx.softcap, bias, extra_k, extra_v,
+        extra_bias, *wants,
     )  # fmt: skip
     extra = (None, None) if extra_k is None else (dek, dev)
-    return dq, dk, dv, None, None, None, None, dbias if wants[0] else None, *extra, deb if wants[1] else None
+    return dq, dk, dv, None, None, None, None, None, dbias if wants[0] else None, *extra, deb if wants[1] else None
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)

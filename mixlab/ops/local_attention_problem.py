@@ -12,10 +12,6 @@ from mixlab.ops.neighbours import BORDERS, Ints, Window
 from mixlab.ops.windows import PerAxis, check_spatial_dims, odd_kernel, per_axis
 
 WHERE = "local_attention"
-Arguments = tuple[
-    Tensor, Tensor, Tensor, Ints, Ints, str, Tensor | None, float, float | None, Tensor | None, Tensor | None,
-    Tensor | None,
-]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,19 +45,11 @@ class Problem:
         """All queries see the same extra keys, or there are none."""
         return self.extra_k is None or self.extra_k.ndim == 4
 
-    def arguments(self) -> Arguments:
-        """In the order of the native kernel's function."""
-        w = self.window
-        return (
-            self.q, self.k, self.v, w.kernel, w.dilation, w.border, self.bias, self.scale, self.softcap, self.extra_k,
-            self.extra_v, self.extra_bias,
-        )  # fmt: skip
-
     def to(self, dtype: torch.dtype) -> Problem:
         """All tensors in another type."""
         names = ("q", "k", "v", "bias", "extra_k", "extra_v", "extra_bias")
-        tensors = {n: t.to(dtype) for n in names if isinstance(t := getattr(self, n), Tensor)}
-        return replace(self, **tensors)  # type: ignore[arg-type]
+        tensors = {n: t.to(dtype) for n in names if isinstance(t := getattr(self, n), Tensor) and t.dtype != dtype}
+        return replace(self, **tensors) if tensors else self  # type: ignore[arg-type]
 
 
 def wants_gradient(p: Problem) -> bool:
@@ -115,6 +103,8 @@ def make_problem(
         want = f"shape {(q.shape[1], *window.bias_shape())} for border={border!r}"
         raise expected(f"{WHERE} bias", want, Quoted(str(tuple(bias.shape))))
     dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+    if not dtype.is_floating_point:
+        raise expected(WHERE, "floating-point q, k and v", dtype)
     extra_k, extra_v = (None, None) if extra_kv is None else extra_kv
     if extra_k is None or extra_v is None:
         if extra_bias is not None:

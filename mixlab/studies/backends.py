@@ -13,16 +13,17 @@ def describe_choices() -> list[dict[str, Any]]:
     ``because`` and ``not`` (why no other). The batch, the number of heads and options are left out, as few choices
     depend on them; where one does, there is an entry for each.
     """
-    # The public choices_made() does not say for what a choice was made.
-    from mixlab.ops.local_attention_choice import _CHOICES
+    from mixlab.ops.local_attention_choice import choices_made
 
-    made: dict[Any, Any] = dict(_CHOICES)
     found: dict[str, dict[str, Any]] = {}
-    for (asked, device, dtype, shape, window, _), choice in made.items():
-        size, kernel = " x ".join(map(str, shape[3:])), " x ".join(map(str, window.kernel))
-        about = [size, f"window {kernel}", f"head size {shape[2]}", f"{str(dtype).removeprefix('torch.')} on {device}"]
-        entry = {"problem": ", ".join(about), "computed_by": computed_by(choice), "asked": asked}
-        entry |= {"because": choice.reason, "not": dict(choice.others)}
+    for asked, choice in choices_made().items():
+        size, kernel = " x ".join(map(str, asked.shape[3:])), " x ".join(map(str, asked.window.kernel))
+        dtype = str(asked.dtype).removeprefix("torch.")
+        about = [size, f"window {kernel}", f"head size {asked.shape[2]}", f"{dtype} on {asked.device}"]
+        entry = {
+            "problem": ", ".join(about), "computed_by": computed_by(choice), "asked": asked.backend,
+            "because": choice.reason, "not": dict(choice.others),
+        }  # fmt: skip
         found[str(entry)] = entry
     return list(found.values())
 

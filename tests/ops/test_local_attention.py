@@ -216,11 +216,11 @@ def test_the_choice_is_visible() -> None:
     assert (made.backend, made.path) == ("pure", "shift")
     assert set(made.others) == {"reference", "native", "triton", "flex", "natten", "dense", "bands"}
     assert "shifted maps" in str(made)
-    assert made in choices_made()
+    assert made in choices_made().values()
     out, lse, made = local_attention(**problem, return_lse=True, explain=True)
     assert lse.shape == (2, 2, 30, 31)
     assert made.backend in ("native", "pure")
-    assert choice(plain(7, 7) | {"kernel_size": 7}).path == "dense"
+    assert choice(plain(4, 4) | {"kernel_size": 7}).path == "dense"  # the windows hold all pairs
 
 
 def test_a_path_that_cannot_is_replaced() -> None:
@@ -256,6 +256,7 @@ def test_bad_input() -> None:
     extra = torch.zeros(2, 2, 3, 8)
     cases: list[tuple[str, dict[str, Any]]] = [
         ("one shape", {"k": k[..., :4]}),
+        ("floating-point", {"q": q.long(), "k": k.long(), "v": v.long()}),
         ("try 3 or 5", {"kernel_size": 4}),
         ("backend", {"backend": "cuda"}),
         ("border", {"border": "wrap"}),

@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixlab.errors import UserError
+from mixlab.mixers.local_attention import LocalAttention
 from mixlab.ops import local_aggregate, local_attention
 from mixlab.ops import local_attention_native as native
 from mixlab.ops.native import library
 
-pytestmark = pytest.mark.skipif(native.available() is not None, reason=f"native kernel: {native.available()}")
+pytestmark = pytest.mark.skipif(native.unavailable() is not None, reason=f"native kernel: {native.unavailable()}")
 
 ISAS = ["avx512", "avx2", "portable"]
 TOLERANCES = {torch.float32: 3e-5, torch.float64: 1e-10}
@@ -57,6 +59,7 @@ def problem(seed: int, dtype: torch.dtype) -> dict[str, Any]:
     found["dilation"] = [dice.choice([1, 1, 2, 3]) for _ in range(axes)]
     if dice.random() < 0.5:
         found["bias"] = tensor(heads, *(2 * n - 1 if border == "shift" else n for n in kernel))
+    found["softcap"] = dice.choice([None, None, 0.7, 4.0])
     if dice.random() < 0.6:
         grid, entries = dice.choice([[], size]), dice.choice([1, 3, 6, 9])
         found["extra_kv"] = (tensor(batch, heads, *grid, entries, d), tensor(batch, heads, *grid, entries, d))
@@ -120,7 +123,10 @@ def test_gradcheck(border: str, shared: bool) -> None:
     inputs = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
 
     def call(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, ek: Tensor, ev: Tensor, eb: Tensor) -> Any:
-        return native.run(q, k, v, (3, 3), (1, 1), border, bias, 0.7, None, ek, ev, eb)
+        return local_attention(
+            q, k, v, 3, border=border, bias=bias, scale=0.7, extra_kv=(ek, ev), extra_bias=eb, return_lse=True,
+            backend="native",
+        )  # fmt: skip
 
     torch.autograd.gradcheck(call, inputs)
 
@@ -165,57 +171,73 @@ def test_images_do_not_meet() -> None:
     dirty = [t.clone().requires_grad_() for t in (q, k, v)]
     results = []
     for q, k, v in (clean, dirty):
-        out, lse = native.run(q, k, v, (3, 3), (1, 1), "clip", None, 0.25, None, None, None, None)
+        out, lse = local_attention(q, k, v, 3, scale=0.25, return_lse=True, backend="native")
         results.append([out, lse, *torch.autograd.grad(out.sum() + lse.sum(), [q, k, v])])
     for a, b in zip(*results, strict=True):
         assert torch.allclose(a[[0, 3]], b[[0, 3]], rtol=1e-5, atol=1e-6)
     assert results[1][0].isnan().any()
 
 
-@pytest.mark.parametrize(
-    "shape", [(0, 2, 8, 5, 5), (2, 2, 8, 1, 1), (3, 1, 8, 1, 40), (2, 1, 8, 40, 1), (1, 1, 128, 3, 3)]
-)
+@pytest.mark.parametrize("shape", [(2, 2, 8, 1, 1), (3, 1, 8, 1, 40), (2, 1, 8, 40, 1), (1, 1, 128, 3, 3)])
 def test_edges(shape: tuple[int, ...]) -> None:
     q, k, v = (torch.randn(shape).requires_grad_() for _ in range(3))
-    out, lse = native.run(q, k, v, (7, 7), (1, 1), "clip", None, 0.3, None, None, None, None)
+    out, lse = local_attention(q, k, v, 7, scale=0.3, return_lse=True, backend="native")
     gradients = torch.autograd.grad(out.sum() + lse.sum(), [q, k, v])
     assert out.shape == shape
-    if shape[0]:
-        want = local_attention(q, k, v, 7, scale=0.3, backend="reference", return_lse=True)
-        expected = torch.autograd.grad(want[0].sum() + want[1].sum(), [q, k, v])
-        got = [out.detach(), lse.detach(), *gradients]
-        assert error(got, [*(w.detach() for w in want), *expected]) < 3e-5
+    want = local_attention(q, k, v, 7, scale=0.3, backend="reference", return_lse=True)
+    expected = torch.autograd.grad(want[0].sum() + want[1].sum(), [q, k, v])
+    got = [out.detach(), lse.detach(), *gradients]
+    assert error(got, [*(w.detach() for w in want), *expected]) < 3e-5
 
 
 def test_layout_is_kept() -> None:
     """No permute between a linear layer's map and the kernel, nor after it."""
     q, k, v = torch.randn(2, 6, 5, 3, 2, 8).movedim((-3, -2, -1), (0, 2, 3)).unbind(0)
-    out, _ = native.run(q, k, v, (3, 3), (1, 1), "clip", None, 0.3, None, None, None, None)
+    out = local_attention(q, k, v, 3, backend="native")
     assert out.flatten(1, 2).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_refusals() -> None:
-    q = torch.randn(1, 1, 8, 4, 4)
-    assert native.supports(q, (3, 3), (1, 1)) is None
-    assert "softcap" in str(native.supports(q, (3, 3), (1, 1), softcap=1.0))
-    assert "bfloat16" in str(native.supports(q.bfloat16(), (3, 3), (1, 1)))
-    assert "head sizes" in str(native.supports(torch.empty(1, 1, 129, 2, 2), (3, 3), (1, 1)))
-    assert "larger than the grid" in str(native.supports_aggregate(q, (7, 7), (1, 1), "shift"))
+    cases = [
+        ("head sizes", torch.zeros(1, 1, 129, 2, 2)),
+        ("an empty batch", torch.zeros(0, 1, 8, 2, 2)),
+    ]
+    for words, q in cases:
+        with pytest.raises(UserError, match=words):
+            local_attention(q, q, q, 3, backend="native")
+    with pytest.raises(UserError, match="larger than the grid"):
+        local_aggregate(torch.zeros(1, 1, 4, 4, 49), torch.zeros(1, 1, 8, 4, 4), 7, border="shift", backend="native")
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     bias = q.new_ones(q.shape[1], 3, 3)
-    return native.run(q, k, v, (3, 3), (1, 1), "clip", bias, 0.3, None, None, None, None)[0]
+    return local_attention(q, k, v, 3, bias=bias, scale=0.3, backend="native")
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck looks at tensors that are not leaves
 def test_operators() -> None:
     q, k, v = (torch.randn(2, 2, 4, 5, 6, requires_grad=True) for _ in range(3))
     extra = torch.randn(2, 2, 1, 4, requires_grad=True)
-    torch.library.opcheck(native._attend, (q, k, v, [3, 3], [1, 1], False, 0.5, None, None, None, None))
-    torch.library.opcheck(native._attend, (q, k, v, [3, 3], [1, 1], True, 0.5, None, extra, extra, None))
+    torch.library.opcheck(native._attend, (q, k, v, [3, 3], [1, 1], False, 0.5, 0.0, None, None, None, None))
+    torch.library.opcheck(native._attend, (q, k, v, [3, 3], [1, 1], True, 0.5, 2.0, None, extra, extra, None))
     weights = torch.randn(2, 2, 5, 6, 9, requires_grad=True)
     torch.library.opcheck(native._aggregate, (weights, v, [3, 3], [1, 1], False))
+
+
+def test_auto_is_native_in_a_compiled_graph_and_portable_in_an_exported_one() -> None:
+    torch._dynamo.reset()
+    found: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        found.extend(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    mixer, x = LocalAttention(32, kernel_size=5), torch.randn(2, 32, 13, 17)
+    compiled: Callable[..., Tensor] = torch.compile(mixer, backend=look, fullgraph=True)
+    assert torch.allclose(compiled(x), mixer(x), atol=1e-6)
+    assert any("local_attention" in name for name in found)
+    program = torch.export.export(mixer, (x,))
+    assert "mixlab" not in str(program.graph)
 
 
 def test_compile() -> None:

@@ -53,7 +53,7 @@ def test_each_kind_of_problem_is_one_entry() -> None:
     assert json.loads(json.dumps([first, second])) == [first, second]
 
 
-@pytest.mark.skipif(native.available() is not None, reason=f"native kernel: {native.available()}")
+@pytest.mark.skipif(native.unavailable() is not None, reason=f"native kernel: {native.unavailable()}")
 def test_the_native_kernels_instruction_set_is_named() -> None:
     attend(14, backend="native")
     assert [c["computed_by"] for c in describe_choices()] == [f"native ({native.instruction_set()})"]

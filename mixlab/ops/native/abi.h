@@ -25,6 +25,7 @@ struct Problem {
     int64_t threads;
     int64_t poison;   // 1: fill scratch memory with NaN before every task (a test of initialisation)
     double scale;
+    double softcap;   // 0: none
     View q, k, v, out, lse, bias, ek, ev, eb;              // forward; bias is (heads, offsets), contiguous
     View dout, dlse, dq, dk, dv, dbias, dek, dev, deb;     // backward
     View w, dw;                                            // aggregate: weights and their gradient, s[6] over offsets
@@ -48,7 +49,8 @@ struct Task {
     double *part_bias, *part_ek, *part_ev;  // partial gradients of this task: (offsets), (segments, E, d) each
 };
 
-using TaskFn = int (*)(const Problem*, const Task*, void* scratch);  // returns 1 if something was not finite
+// Returns 1 if something was not finite. `alike`: the scratch memory is as a task of the same shape left it.
+using TaskFn = int (*)(const Problem*, const Task*, bool alike, void* scratch);
 using ScratchFn = size_t (*)(const Problem*, const Task*, int backward);
 
 struct Kernels {

@@ -63,8 +63,9 @@ thread_local Scratch scratch;
 
 // Images side by side share masked lanes, and 0 * inf is not 0. So where anything is not finite, each image goes again
 // alone: no image's numbers depend on another's.
-void run_task(const Problem& p, const Task& t, TaskFn task, size_t each, void* memory) {
-    if (!task(&p, &t, memory) || t.segments == 1) return;
+// Returns whether the scratch memory is as a task of this shape leaves it.
+bool run_task(const Problem& p, const Task& t, TaskFn task, size_t each, bool alike, void* memory) {
+    if (!task(&p, &t, alike, memory) || t.segments == 1) return true;
     if (t.part_bias) memset(t.part_bias, 0, sizeof(double) * each);
     const int64_t extra = p.extra * p.d;
     for (int64_t i = 0; i < t.segments; i++) {
@@ -73,8 +74,17 @@ void run_task(const Problem& p, const Task& t, TaskFn task, size_t each, void* m
         Task one = t;
         one.segment = &s, one.segments = 1, one.columns = s.length;  // as many vectors: scratch was sized for them
         if (t.part_ek) one.part_ek = t.part_ek + i * extra, one.part_ev = t.part_ev + i * extra;
-        task(&p, &one, memory);
+        task(&p, &one, false, memory);
     }
+    return false;
+}
+
+// Whether two tasks differ in nothing but where their rows are.
+bool same_shape(const Task& a, const Task& b) {
+    if (a.depth != b.depth || a.height != b.height || a.columns != b.columns || a.segments != b.segments) return false;
+    for (int64_t i = 0; i < a.segments; i++)
+        if (a.segment[i].column != b.segment[i].column || a.segment[i].length != b.segment[i].length) return false;
+    return a.reach == b.reach;
 }
 
 template <class T>
@@ -109,9 +119,13 @@ int run(const Problem& given, bool backward) {
     {
         void* memory = n ? scratch.need(bytes) : nullptr;
         failed = n && !memory;
+        const Task* before = nullptr;
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < n; i++)
-            if (memory) run_task(p, plan.tasks[i], task, plan.bias_part(), memory);
+        for (int64_t i = 0; i < n; i++) {
+            const Task& t = plan.tasks[i];
+            const bool alike = before && same_shape(*before, t);
+            if (memory) before = run_task(p, t, task, plan.bias_part(), alike, memory) ? &t : nullptr;
+        }
         scratch.trim();
     }
     if (failed) return 1;

@@ -42,14 +42,14 @@ static void extra_scores(const T* q, ptrdiff_t qr, ptrdiff_t stride, int64_t d, 
     }
 }
 
-// out[r][c][lane] += sum_e p[r][e][lane] v[r][e][c][lane]
+// out[r][c][lane] = sum_e p[r][e][lane] v[r][e][c][lane]
 template <class T, bool BROADCAST>
 static void extra_sum(T* const* p, ptrdiff_t pe, const T* v, ptrdiff_t each, ptrdiff_t es, int64_t E, int64_t d, T* out, ptrdiff_t orow,
                       ptrdiff_t stride, int rows) {
     for (int r = 0; r < rows; r++)
         for (int64_t c = 0; c < d; c++) {
             const T* vv = v + r * each + c * es;
-            Vec<T> a = load(out + r * orow + c * stride);
+            Vec<T> a = {};
             for (int64_t e = 0; e < E; e++) a += load(p[r] + e * pe) * extra_at<T, BROADCAST>(vv + e * d * es);
             store(out + r * orow + c * stride, a);
         }

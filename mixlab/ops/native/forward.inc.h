@@ -24,6 +24,15 @@ INLINE void softmax_block(T* s, int64_t n, Vec<T>& m, Vec<T>& sum) {
     sum = a + b;
 }
 
+// Bounds n scores by cap tanh(score / cap), all but masked ones. Scores and cap are in units of log2.
+template <class T>
+static void cap_scores(T* s, int64_t apart, int64_t n, T cap) {
+    for (int64_t i = 0; i < n; i++) {
+        const Vec<T> x = load(s + i * apart);
+        store(s + i * apart, x < T(kMasked / 10) ? x : cap * tanhv<T>(x / cap));
+    }
+}
+
 // The window's entries of block b from the weights of an aggregation, or back to their gradient.
 template <class T, bool BACK>
 static void move_weights(const Problem& p, const Task& t, Work<T>& w, int keyrows, int b, int rows) {
@@ -71,9 +80,10 @@ static void score_block(const Task& t, const Work<T>& w, const T* ring, const T*
     }
 }
 
-// out[r][c] += sum of entries times a ring's rows, for block b.
+// out[r][c] = factor[r] (sum of entries times a ring's rows), for block b; what the extra keys gave is there before.
 template <class T>
-static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int keyrows, int b, T* out, int rows) {
+static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int keyrows, int b, T* out, int rows,
+                      const Vec<T>* factor = nullptr) {
     constexpr int L = kLanes<T>;
     const int lo = w.lo[b], n = w.hi[b] - lo + 1;
     const int64_t row = w.d * w.stride;
@@ -85,22 +95,21 @@ static void sum_block(const Task& t, const Work<T>& w, const T* ring, T* s, int 
     }
     T* to[kRows];
     for (int r = 0; r < rows; r++) to[r] = out + r * row + b * L;
-    weighted(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows);
+    if (w.E) weighted<T, true>(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows, factor);
+    else weighted<T, false>(w.list, keyrows, n, w.apart, 1, w.stride, int(w.d), to, w.stride, rows, factor);
 }
 
-// Rows of keys and values into their rings up to what plane z and row `last` need.
+// Rows of keys and values into their rings, at least up to row `until`, at most up to row `end`.
 template <class T>
-static void fill(const Problem& p, const Task& t, Work<T>& w, int64_t& filled, int64_t until) {
+static void fill(const Problem& p, const Task& t, Work<T>& w, int64_t& filled, int64_t until, int64_t end) {
     while (filled < until) {
         const int64_t z = filled / t.height, y = filled % t.height;
-        const int rows = int(least(least(kRows, t.height - y), until - filled));
-        T *k[kRows], *v[kRows];
+        const int rows = int(least(least(w.chunk, t.height - y), end - filled));
+        T *k[kChunk], *v[kChunk];
         for (int r = 0; r < rows; r++) {
             const int64_t slot = (filled + r) % w.slots;
             k[r] = w.ring_row(w.K, slot), v[r] = w.ring_row(w.V, slot);
-            T* const gradients[] = {w.DK, w.DV};
-            for (T* ring : gradients)
-                if (ring) __builtin_memset(w.ring_row(ring, slot), 0, w.d * w.stride * sizeof(T));
+            if (w.backward) w.fresh[slot] = 1;
         }
         if (!w.aggregate) read_rows(p, t, p.k, 2, w.d, z, y, rows, k, w.stride, T(1));
         read_rows(p, t, p.v, 2, w.d, z, y, rows, v, w.stride, T(1));
@@ -145,13 +154,48 @@ static void sum_extra(const Problem& p, const Work<T>& w, T* const* s, const T* 
     else extra_sum<T, false>(s, w.apart, v + b * L, each, w.stride, w.E, w.d, out + b * L, row, w.stride, rows);
 }
 
+// Output and log-sum-exp of a block of query rows of plane z.
 template <class T>
-static int forward_task(const Problem* problem, const Task* task, void* memory) {
+static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z, int64_t y0, int rows, const T* q, T* o,
+                          T* lse) {
+    constexpr int L = kLanes<T>;
+    int64_t counts[kRows];
+    const int keyrows = w.see(p, t, z, y0, rows, counts);
+    for (int r = 0; r < rows; r++) {
+        if (!w.aggregate) read_extra(p, t, w, z, y0 + r, r);
+        else read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
+    }
+    for (int b = 0; b < t.vectors; b++) {
+        const int n = w.hi[b] - w.lo[b] + 1;
+        if (w.aggregate) {
+            move_weights<T, false>(p, t, w, keyrows, b, rows);
+            sum_block(t, w, w.V, w.S, keyrows, b, o, rows);
+            continue;
+        }
+        score_block<T, true>(t, w, w.K, q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
+        T* extra[kRows];
+        for (int r = 0; r < rows; r++) extra[r] = w.at(w.S, r, counts[r] * n, b);
+        if (w.E) score_extra(p, w, q, w.EK, true, b, extra, rows);
+        Vec<T> factor[kRows];
+        for (int r = 0; r < rows; r++) {
+            Vec<T> m, sum;
+            if (p.softcap) cap_scores(w.S + r * w.entries * L, L, counts[r] * n + w.E, T(p.softcap * kLog2e));
+            softmax_block(w.S + r * w.entries * L, counts[r] * n + w.E, m, sum);
+            store(lse + r * w.stride + b * L, (m + log2v<T>(sum)) * T(1 / kLog2e));
+            factor[r] = T(1) / sum;
+        }
+        if (w.E) sum_extra(p, w, extra, w.EV, b, o, rows);
+        sum_block(t, w, w.V, w.S, keyrows, b, o, rows, factor);
+    }
+}
+
+template <class T>
+static int forward_task(const Problem* problem, const Task* task, bool alike, void* memory) {
     constexpr int L = kLanes<T>;
     const Problem& p = *problem;
     const Task& t = *task;
-    Work<T> w(p, t, false, memory);
-    w.prepare(p, t);
+    Work<T> w(p, t, false, memory, alike);
+    w.prepare(p, t, alike);
     if (w.E && p.shared) read_shared(p, t, p.ek, w, w.EK), read_shared(p, t, p.ev, w, w.EV);
     const bool deep = t.depth > 1;
     const Range planes = deep ? Range{t.first, t.last} : Range{0, 1};
@@ -159,53 +203,21 @@ static int forward_task(const Problem* problem, const Task* task, void* memory) 
     const int64_t row = w.d * w.stride;
     int64_t filled = first_key(p, t, planes.lo, lines.lo);
     bool odd = false;
-    for (int64_t z = planes.lo; z < planes.hi; z++)
-        for (int64_t y0 = lines.lo; y0 < lines.hi; y0 += kRows) {
-            const int rows = int(least(kRows, lines.hi - y0));
-            fill(p, t, w, filled, last_key(p, t, z, y0 + rows - 1));
-            int64_t counts[kRows];
-            const int keyrows = w.see(p, t, z, y0, rows, counts);
-            for (int r = 0; r < rows; r++) {
-                if (w.aggregate) {
-                    read_row(p, t, p.w, 6, w.offsets, z, y0 + r, w.W + r * w.offsets * w.stride, w.stride, T(1));
-                } else {
-                    read_extra(p, t, w, z, y0 + r, r);
-                }
+    for (int64_t z = planes.lo; z < planes.hi; z++) {
+        const int64_t end = last_key(p, t, z, lines.hi - 1);
+        for (int64_t y = lines.lo; y < lines.hi; y += w.chunk) {
+            const int n = int(least(w.chunk, lines.hi - y));
+            T *q[kChunk], *o[kChunk], *lse[kChunk];
+            for (int r = 0; r < n; r++) q[r] = w.Q + r * row, o[r] = w.O + r * row, lse[r] = w.lse + r * w.stride;
+            if (!w.aggregate) read_rows(p, t, p.q, 2, w.d, z, y, n, q, w.stride, T(p.scale * kLog2e));
+            for (int r = 0; r < n; r += kRows) {
+                const int rows = int(least(kRows, n - r));
+                fill(p, t, w, filled, last_key(p, t, z, y + r + rows - 1), end);
+                forward_block(p, t, w, z, y + r, rows, q[r], o[r], lse[r]);
             }
-            T *q[kRows], *o[kRows];
-            for (int r = 0; r < rows; r++) q[r] = w.Q + r * row, o[r] = w.O + r * row;
-            if (!w.aggregate) read_rows(p, t, p.q, 2, w.d, z, y0, rows, q, w.stride, T(p.scale * kLog2e));
-            __builtin_memset(w.O, 0, rows * row * sizeof(T));
-            for (int b = 0; b < t.vectors; b++) {
-                const int n = w.hi[b] - w.lo[b] + 1;
-                if (w.aggregate) {
-                    move_weights<T, false>(p, t, w, keyrows, b, rows);
-                    sum_block(t, w, w.V, w.S, keyrows, b, w.O, rows);
-                    continue;
-                }
-                score_block<T, true>(t, w, w.K, w.Q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
-                T* extra[kRows];
-                for (int r = 0; r < rows; r++) extra[r] = w.at(w.S, r, counts[r] * n, b);
-                if (w.E) score_extra(p, w, w.Q, w.EK, true, b, extra, rows);
-                for (int r = 0; r < rows; r++) {
-                    Vec<T> m, sum;
-                    softmax_block(w.S + r * w.entries * L, counts[r] * n + w.E, m, sum);
-                    store(w.lse + r * w.stride + b * L, (m + log2v<T>(sum)) * T(1 / kLog2e));
-                    store(w.dlse + r * w.stride + b * L, T(1) / sum);
-                }
-                if (w.E) sum_extra(p, w, extra, w.EV, b, w.O, rows);
-                sum_block(t, w, w.V, w.S, keyrows, b, w.O, rows);
-                for (int r = 0; r < rows; r++) {
-                    const Vec<T> f = load(w.dlse + r * w.stride + b * L);
-                    for (int64_t c = 0; c < w.d; c++) {
-                        T* o = w.O + r * row + c * w.stride + b * L;
-                        store(o, load(o) * f);
-                    }
-                }
-            }
-            odd |= write_rows(p, t, p.out, 2, w.d, z, y0, rows, o, w.stride, T(1));
-            for (int r = 0; r < rows && !w.aggregate; r++)
-                write_row(p, t, p.lse, 2, 1, z, y0 + r, w.lse + r * w.stride, w.stride, T(1));
+            odd |= write_rows(p, t, p.out, 2, w.d, z, y, n, o, w.stride, T(1));
+            if (!w.aggregate) write_rows(p, t, p.lse, 2, 1, z, y, n, lse, w.stride, T(1));
         }
+    }
     return odd;
 }

@@ -9,6 +9,9 @@
 // Everything below has internal linkage: a weak symbol compiled for AVX-512 could end up running elsewhere.
 #include <cstddef>
 #include <cstdint>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "abi.h"
 

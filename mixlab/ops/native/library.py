@@ -20,7 +20,7 @@ VIEWS = (
     "q", "k", "v", "out", "lse", "bias", "ek", "ev", "eb",
     "dout", "dlse", "dq", "dk", "dv", "dbias", "dek", "dev", "deb", "w", "dw",
 )  # fmt: skip  # in the order of ``struct Problem``
-PROBLEM = struct.Struct(f"18qd{8 * len(VIEWS)}q")
+PROBLEM = struct.Struct(f"18q2d{8 * len(VIEWS)}q")
 ABSENT = (0,) * 8
 POISON = [0]  # tests set it: scratch memory starts as NaN
 
@@ -48,7 +48,7 @@ def load() -> tuple[ctypes.CDLL | None, str]:
 
 def pack_problem(
     q: Tensor, kernel: Sequence[int], dilation: Sequence[int], shift: bool, scale: float, extra_k: Tensor | None,
-    views: dict[str, tuple[int, ...]],
+    views: dict[str, tuple[int, ...]], softcap: float = 0.0,
 ) -> bytes:  # fmt: skip
     """``struct Problem`` of abi.h."""
     batch, heads, d, *size = q.shape
@@ -60,7 +60,7 @@ def pack_problem(
         torch.get_num_threads(), POISON[0],
     )  # fmt: skip
     addresses = [word for name in VIEWS for word in views.get(name, ABSENT)]
-    return PROBLEM.pack(*words, scale, *addresses)
+    return PROBLEM.pack(*words, scale, softcap, *addresses)
 
 
 def call(function: str, problem: bytes) -> None:

@@ -6,7 +6,7 @@
 // Scores of `nr` query rows against one row of keys, `NX` adjacent offsets dx:
 // out[r][j][lane] = mask[j][lane] + bias[r][j] + sum_c q[r][c][lane] k[c][lane + j]
 template <class T, int NR, int NX, bool MASK>
-static void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+INLINE void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                          ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int j0) {
     Vec<T> acc[NR][NX];
 #pragma GCC unroll 8
@@ -36,7 +36,7 @@ constexpr int kWide = MIXLAB_ROWS == 4 ? 7 : 4;    // offsets a block for one or
 constexpr int kNarrow = MIXLAB_ROWS == 4 ? 4 : 4;  // for more
 
 template <class T, int NR, bool MASK>
-static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+INLINE void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                         ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     constexpr int most = NR <= 2 ? kWide : kNarrow;
     const int blocks = (nx + most - 1) / most;
@@ -55,7 +55,7 @@ static void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrd
 }
 
 template <class T, bool MASK>
-static void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
+INLINE void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                    ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     switch (nr) {
         case 1: return scores_rows<T, 1, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
@@ -92,15 +92,16 @@ INLINE void add_source(Vec<T> (&acc)[kRows][NC], const Source<T>& s, const T* v,
     }
 }
 
-// out[r][c][lane] += sum over sources s and j of p[s][r][j][lane] v[s][c][lane + j], NC channels at a time.
-template <class T, int NC>
+// out[r][c][lane] = factor[r] (out[r][c][lane] + sum over sources s and j of p[s][r][j][lane] v[s][c][lane + j]), NC
+// channels at a time. Without ADD what was in `out` does not count; without factors they are 1.
+template <class T, int NC, bool ADD>
 static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int c0,
-                           T* const* out, ptrdiff_t oc, int rows) {
+                           T* const* out, ptrdiff_t oc, int rows, const Vec<T>* factor) {
     Vec<T> acc[kRows][NC];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; r++)
 #pragma GCC unroll 8
-        for (int c = 0; c < NC; c++) acc[r][c] = r < rows ? load(out[r] + (c0 + c) * oc) : Vec<T>{};
+        for (int c = 0; c < NC; c++) acc[r][c] = ADD && r < rows ? load(out[r] + (c0 + c) * oc) : Vec<T>{};
     for (int i = 0; i < sources; i++) {
         const Source<T>& s = list[i];
         const T* v = s.v + c0 * vc;
@@ -121,12 +122,12 @@ static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t
     for (int r = 0; r < kRows; r++)
         if (r < rows)
 #pragma GCC unroll 8
-            for (int c = 0; c < NC; c++) store(out[r] + (c0 + c) * oc, acc[r][c]);
+            for (int c = 0; c < NC; c++) store(out[r] + (c0 + c) * oc, factor ? acc[r][c] * factor[r] : acc[r][c]);
 }
 
-template <class T>
+template <class T, bool ADD>
 static void weighted(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int d,
-                     T* const* out, ptrdiff_t oc, int rows) {
+                     T* const* out, ptrdiff_t oc, int rows, const Vec<T>* factor = nullptr) {
     constexpr int most = MIXLAB_ROWS == 4 ? 6 : 4;
     const int blocks = (d + most - 1) / most;
     for (int b = 0, c = 0; b < blocks; b++) {
@@ -134,7 +135,8 @@ static void weighted(const Source<T>* list, int sources, int nx, ptrdiff_t pj, p
         switch (n) {
 #define MIXLAB_CASE(N)                                                                                        \
     case N:                                                                                                   \
-        if constexpr (N <= most) weighted_block<T, N>(list, sources, nx, pj, vj, vc, c, out, oc, rows); \
+        if constexpr (N <= most)                                                                              \
+            weighted_block<T, N, ADD>(list, sources, nx, pj, vj, vc, c, out, oc, rows, factor);               \
         break;
             MIXLAB_CASE(1) MIXLAB_CASE(2) MIXLAB_CASE(3) MIXLAB_CASE(4) MIXLAB_CASE(5) MIXLAB_CASE(6)
 #undef MIXLAB_CASE

@@ -1,10 +1,17 @@
 // Between tensors of any strides and virtual rows [channel][column]: the only code that knows a layout.
 
-
 // Element offset of the first column of a segment's row (z, y) of this task's grid.
 INLINE ptrdiff_t row_offset(const Problem& p, const Task& t, const View& v, const Segment& s, int64_t z, int64_t y) {
     return s.batch * v.s[0] + t.head * v.s[1] + (t.rz + z * p.dilation[0]) * v.s[3] +
            (t.ry + y * p.dilation[1]) * v.s[4] + s.rx * v.s[5];
+}
+
+// Lines of single positions, far apart, which hardware does not foresee.
+template <class T>
+INLINE void fetch(const T* p, int64_t n, bool write) {
+    constexpr int line = 64 / int(sizeof(T));
+    if (write) for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 1, 2);
+    else for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 0, 2);
 }
 
 // Four by four elements, rows `from` apart, turned to rows `to` apart. Returns 0 times their sum.
@@ -41,54 +48,54 @@ static T transpose(const T* src, ptrdiff_t sc, ptrdiff_t sx, T* dst, ptrdiff_t d
     return odd[0] + odd[1] + odd[2] + odd[3];
 }
 
-// n elements times f to another place, the last ones in overlapping vectors: rows of 56, 28 and 14 have no loop of
-// single elements. Returns 0 times their sum, which is not 0 if any is not finite.
+// n elements times f to another place; adds 0 times them to `odd`, which stays 0 unless any is not finite. No loop of
+// single elements for rows of 56, 28 and 14: the last ones go through a mask, or in overlapping vectors.
 template <class T, int BYTES>
-INLINE T copy_run(const T* from, T* to, int64_t n, T f) {
+INLINE void copy_run(const T* from, T* to, int64_t n, T f, Vec<T>& odd) {
+#ifdef __AVX512F__
+    const int64_t whole = n / kLanes<T> * kLanes<T>;
+    const uint32_t rest = (1u << (n - whole)) - 1;
+    for (int64_t i = 0; i < whole; i += kLanes<T>) {
+        const Vec<T> v = load(from + i) * f;
+        odd += v * T(0);
+        store(to + i, v);
+    }
+    if (!rest) return;
+    const Vec<T> v = load_some(from + whole, rest) * f;
+    odd += v * T(0);
+    store_some(to + whole, v, rest);
+#else
     typedef T H __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
     constexpr int L = BYTES / int(sizeof(T));
     if (n >= L) {
-        H odd = {};
         for (int64_t x = 0; x < n; x += L) {
             if (x + L > n) x = n - L;
             const H v = *(const H*)(from + x) * f;
-            odd += v * T(0);
+            *(H*)&odd += v * T(0);
             *(H*)(to + x) = v;
         }
-        T sum = 0;
-        for (int i = 0; i < L; i++) sum += odd[i];
-        return sum;
+        return;
     }
-    if constexpr (BYTES / 2 >= 16) return copy_run<T, BYTES / 2>(from, to, n, f);
-    T sum = 0;
-    for (int64_t x = 0; x < n; x++) sum += T(0) * (to[x] = from[x] * f);
-    return sum;
+    if constexpr (BYTES / 2 >= 16) return copy_run<T, BYTES / 2>(from, to, n, f, odd);
+    for (int64_t x = 0; x < n; x++) odd[0] += T(0) * (to[x] = from[x] * f);
+#endif
 }
 
-// Rows of a planar map are short runs far apart, which hardware does not foresee: copies took half of the time until
-// they went several rows at a time and fetched the next ones ahead.
-template <class T>
-INLINE void fetch(const T* p, int64_t n, bool write) {
-    constexpr int line = 64 / int(sizeof(T));
-    if (write) for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 1, 2);
-    else for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 0, 2);
-}
-
-// `rows` rows of a tensor from (z, y) on, `channels` with stride v.s[axis], to dst[row][channel * dc + column].
+// `rows` rows of a tensor from (z, y) on, `channels` with stride v.s[axis], to dst[row][channel * dc + column]. Rows of
+// a planar map are short runs, one channel far from the next: as many rows as possible at a time make the runs long
+// enough for hardware to foresee.
 template <class T>
 static void read_rows(const Problem& p, const Task& t, const View& v, int axis, int64_t channels, int64_t z, int64_t y,
                       int rows, T* const* dst, ptrdiff_t dc, T f, ptrdiff_t extra = 0) {
     const ptrdiff_t sc = v.s[axis], sx = p.dilation[2] * v.s[5], sy = p.dilation[1] * v.s[4];
+    Vec<T> odd = {};
     for (int64_t i = 0; i < t.segments; i++) {
         const Segment& s = t.segment[i];
         const T* src = (const T*)v.data + row_offset(p, t, v, s, z, y) + extra;
         if (sx == 1) {
             for (int64_t c = 0; c < channels; c++)
-                for (int r = 0; r < rows; r++) {
-                    const T* from = src + c * sc + r * sy;
-                    fetch(from + kRows * sy, s.length, false);
-                    copy_run<T, MIXLAB_VECTOR_BYTES>(from, dst[r] + c * dc + s.column, s.length, f);
-                }
+                for (int r = 0; r < rows; r++)
+                    copy_run<T, MIXLAB_VECTOR_BYTES>(src + c * sc + r * sy, dst[r] + c * dc + s.column, s.length, f, odd);
             continue;
         }
         for (int r = 0; r < rows; r++) {
@@ -105,27 +112,26 @@ template <class T>
 static bool write_rows(const Problem& p, const Task& t, const View& v, int axis, int64_t channels, int64_t z, int64_t y,
                        int rows, const T* const* src, ptrdiff_t sc, T f, ptrdiff_t extra = 0) {
     const ptrdiff_t dc = v.s[axis], dx = p.dilation[2] * v.s[5], dy = p.dilation[1] * v.s[4];
-    T odd = 0;
+    Vec<T> odd = {};
+    T sum = 0;
     for (int64_t i = 0; i < t.segments; i++) {
         const Segment& s = t.segment[i];
         T* dst = (T*)v.data + row_offset(p, t, v, s, z, y) + extra;
         if (dx == 1) {
             for (int64_t c = 0; c < channels; c++)
-                for (int r = 0; r < rows; r++) {
-                    T* to = dst + c * dc + r * dy;
-                    fetch(to + kRows * dy, s.length, true);
-                    odd += copy_run<T, MIXLAB_VECTOR_BYTES>(src[r] + c * sc + s.column, to, s.length, f);
-                }
+                for (int r = 0; r < rows; r++)
+                    copy_run<T, MIXLAB_VECTOR_BYTES>(src[r] + c * sc + s.column, dst + c * dc + r * dy, s.length, f, odd);
             continue;
         }
         for (int r = 0; r < rows; r++) {
             T* to = dst + r * dy;
             if (dc == 1)
                 for (int64_t x = 0; x < s.length; x++) fetch(to + kRows * dy + x * dx, channels, true);
-            odd += transpose<T>(src[r] + s.column, sc, 1, to, dc, dx, channels, s.length, f);
+            sum += transpose<T>(src[r] + s.column, sc, 1, to, dc, dx, channels, s.length, f);
         }
     }
-    return !(odd == 0);
+    for (int i = 0; i < kLanes<T>; i++) sum += odd[i];
+    return !(sum == 0);
 }
 
 // One row.

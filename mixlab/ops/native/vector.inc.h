@@ -32,6 +32,12 @@ template <class T>
 INLINE void store(T* p, Vec<T> v) {
     *(typename Types<T>::U*)p = v;
 }
+#ifdef __AVX512F__
+INLINE Vec<float> load_some(const float* p, uint32_t lanes) { return _mm512_maskz_loadu_ps(__mmask16(lanes), p); }
+INLINE Vec<double> load_some(const double* p, uint32_t lanes) { return _mm512_maskz_loadu_pd(__mmask8(lanes), p); }
+INLINE void store_some(float* p, Vec<float> v, uint32_t lanes) { _mm512_mask_storeu_ps(p, __mmask16(lanes), v); }
+INLINE void store_some(double* p, Vec<double> v, uint32_t lanes) { _mm512_mask_storeu_pd(p, __mmask8(lanes), v); }
+#endif
 template <class T>
 INLINE Vec<T> all(T x) {
     return x - Vec<T>{};
@@ -85,6 +91,15 @@ struct Bits<double> {
 // 2^x for x <= 0, exactly 0 where x is below the smallest exponent (a masked key).
 template <class T>
 INLINE Vec<T> exp2v(Vec<T> x) {
+#ifdef __AVX512DQ__
+    if constexpr (sizeof(T) == 4) {
+        const __m512 f = _mm512_reduce_ps(x, 0x08);  // minus the nearest integer, without exceptions
+        return _mm512_scalef_ps(poly(f), _mm512_sub_ps(x, f));
+    } else {
+        const __m512d f = _mm512_reduce_pd(x, 0x08);
+        return _mm512_scalef_pd(poly(f), _mm512_sub_pd(x, f));
+    }
+#endif
     typedef typename Types<T>::I I;
     x = x < Bits<T>::lowest ? all(Bits<T>::lowest) : x;
     const Vec<T> t = x + Bits<T>::magic;  // the integer part is now in the low bits
@@ -93,7 +108,7 @@ INLINE Vec<T> exp2v(Vec<T> x) {
     return (Vec<T>)((I)poly(f) + n);
 }
 
-// log2(x) for normal x >= 1.
+// log2(x) for normal x.
 template <class T>
 INLINE Vec<T> log2v(Vec<T> x) {
     typedef typename Types<T>::I I;
@@ -107,4 +122,12 @@ INLINE Vec<T> log2v(Vec<T> x) {
     Vec<T> s = all(T(1) / T(sizeof(T) == 4 ? 11 : 25));
     for (int n = sizeof(T) == 4 ? 9 : 23; n >= 1; n -= 2) s = s * t2 + T(1) / T(n);
     return __builtin_convertvector(e, Vec<T>) + s * t * T(2 * 1.44269504088896341);
+}
+
+// tanh(x); what is lost for small x is below the last digit of 1.
+template <class T>
+INLINE Vec<T> tanhv(Vec<T> x) {
+    const Vec<T> e = exp2v<T>((x < T(0) ? x : -x) * T(2 * 1.44269504088896341));
+    const Vec<T> y = (T(1) - e) / (T(1) + e);
+    return x < T(0) ? -y : y;
 }

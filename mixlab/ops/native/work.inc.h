@@ -30,6 +30,9 @@ INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Rows that are copied at a time, so that runs in memory are long: at most this many, and no more than fit the bytes.
+constexpr int64_t kChunk = 8, kChunkBytes = 160 << 10;
+
 struct Range {
     int64_t lo, hi;
 };
@@ -49,21 +52,22 @@ struct KeyRow {
 
 template <class T>
 struct Work {
-    int64_t d, E, slots, nx, seen, stride, lead, width, keyrows, entries, apart, offsets, tile, estride;
+    int64_t d, E, slots, chunk, nx, seen, stride, lead, width, keyrows, entries, apart, offsets, tile, estride;
     bool broadcast, backward, aggregate;
     T *K, *V, *DK, *DV, *Q, *DO, *O, *mask, *zeros, *bias, *lse, *dlse;
     T *S, *DP, *dbias;
     T *EK, *EV, *EB, *DEK, *DEV, *DEB, *W, *DW;
     int *lo, *hi, *klo, *khi, *shift;
+    char* fresh;  // slots of DK and DV that hold nothing yet
     KeyRow* rows;
     Source<T>* list;
     size_t bytes;
 
-    Work(const Problem& p, const Task& t, bool back, void* memory) {
+    Work(const Problem& p, const Task& t, bool back, void* memory, bool alike = false) {
 #ifdef __SANITIZE_ADDRESS__
         if (memory) __asan_unpoison_memory_region(memory, Work(p, t, back, nullptr).bytes - 64);
 #endif
-        if (memory && p.poison) __builtin_memset(memory, 0xff, Work(p, t, back, nullptr).bytes - 64);
+        if (memory && p.poison && !alike) __builtin_memset(memory, 0xff, Work(p, t, back, nullptr).bytes - 64);
         Arena a{(char*)memory};
         constexpr int L = kLanes<T>;
         d = p.d, E = p.extra, backward = back, aggregate = p.w.data != nullptr;
@@ -73,7 +77,9 @@ struct Work {
         width = t.vectors * L;
         stride = width + round_up(most(t.reach, 1), L);  // the pad right of a channel is the pad left of the next
         if (stride / L % 2 == 0) stride += L;            // an even number of lines would crowd few cache sets
-        slots = t.depth > 1 ? depth * t.height : least(t.height, p.kernel[1] + kRows);
+        const int64_t row = d * stride;
+        chunk = least(most(kRows, least(kChunk, kChunkBytes / (row * sizeof(T))) / kRows * kRows), round_up(t.height, kRows));
+        slots = t.depth > 1 ? depth * t.height : least(t.height, p.kernel[1] + kRows + chunk);
         keyrows = depth * least(height + kRows, t.height);
         seen = depth * height;  // key rows of one query, at most
         entries = seen * nx + E;
@@ -81,7 +87,7 @@ struct Work {
         for (int i = 0; i < 3; i++) offsets *= p.shift && !aggregate ? 2 * p.kernel[i] - 1 : p.kernel[i];
         broadcast = p.shared && t.segments == 1;
         estride = broadcast ? 1 : stride;
-        const int64_t row = d * stride, tile_rows = kRows * row + 2 * lead;
+        const int64_t tile_rows = chunk * row + 2 * lead;
         const int64_t each = p.shared ? 1 : kRows;  // copies of the extra keys
         tile = E * d * estride;
         const auto ring = [&](bool wanted) { return wanted ? a.take<T>(slots * row + 2 * lead) + lead : nullptr; };
@@ -92,7 +98,7 @@ struct Work {
         mask = a.take<T>(nx * stride);
         zeros = a.take<T>(nx + 2 * L);
         bias = a.take<T>(p.bias.data ? offsets : 0);
-        lse = a.take<T>(kRows * stride), dlse = a.take<T>(kRows * stride);
+        lse = a.take<T>(chunk * stride), dlse = a.take<T>(chunk * stride);
         // Forward, one block's entries in L1. Backward, rows of them, because the sums for keys cross blocks.
         apart = back ? stride : L;
         S = a.take<T>(kRows * entries * apart + 2 * lead) + lead;
@@ -105,6 +111,7 @@ struct Work {
         DW = a.take<T>(aggregate && back ? kRows * offsets * stride : 0);
         lo = a.take<int>(t.vectors), hi = a.take<int>(t.vectors);
         klo = a.take<int>(t.vectors), khi = a.take<int>(t.vectors), shift = a.take<int>(stride);
+        fresh = a.take<char>(back ? slots : 0);
         rows = a.take<KeyRow>(keyrows), list = a.take<Source<T>>(most(keyrows, kRows));
         bytes = a.used + 64;
     }
@@ -115,18 +122,41 @@ struct Work {
     }
     T* ring_row(T* ring, int64_t slot) const { return ring + slot * d * stride; }
 
-    // Masks per (dx, column), the dx that any lane of a vector needs, and zeros where no row will ever be written.
-    void prepare(const Problem& p, const Task& t) {
+    // Zeros between channels, and before and after all rows: what is beside a row counts nothing, and is a number.
+    void clear_pads(const Task& t, T* rows_of, int64_t n) {
         constexpr int L = kLanes<T>;
-        const int64_t row = d * stride;
-        T* const rings[] = {K, V, DK, DV};
+        __builtin_memset(rows_of - lead, 0, lead * sizeof(T));
+        for (int64_t i = 0; i < n * d; i++) {  // a pad is at least a vector wide
+            T* row = rows_of + i * stride;
+            for (int64_t x = t.columns; x < stride - L; x += L) store(row + x, Vec<T>{});
+            store(row + stride - L, Vec<T>{});
+        }
+        __builtin_memset(rows_of + n * d * stride, 0, lead * sizeof(T));
+    }
+
+    // What this task's head and sums need. The rest of the memory is as the task before left it, if that was alike.
+    void prepare(const Problem& p, const Task& t, bool alike) {
+        if (!alike) lay_out(p, t);
+        if (backward && p.shared) {
+            const size_t n = E * d * (broadcast ? kLanes<T> : stride) * sizeof(T);
+            __builtin_memset(DEK, 0, n), __builtin_memset(DEV, 0, n);
+        }
+        if (p.bias.data)
+            for (int64_t o = 0; o < offsets; o++) bias[o] = ((const T*)p.bias.data)[t.head * offsets + o] * T(kLog2e);
+        if (p.dbias.data) __builtin_memset(dbias, 0, offsets * kLanes<T> * sizeof(T));
+    }
+
+    // Masks per (dx, column), the dx that any lane of a vector needs, and zeros where no row will ever be written.
+    void lay_out(const Problem& p, const Task& t) {
+        constexpr int L = kLanes<T>;
+        T* const rings[] = {K, V};
         for (T* ring : rings)
-            if (ring) __builtin_memset(ring - lead, 0, (slots * row + 2 * lead) * sizeof(T));
-        T* const blocks[] = {aggregate ? nullptr : Q, backward ? DO : nullptr, O};
+            if (ring) clear_pads(t, ring, slots);
+        T* const blocks[] = {aggregate ? nullptr : Q, backward ? DO : nullptr};
         for (T* rows_of : blocks)
-            if (rows_of) __builtin_memset(rows_of - lead, 0, (kRows * row + 2 * lead) * sizeof(T));
-        __builtin_memset(lse, 0, kRows * stride * sizeof(T));
-        __builtin_memset(dlse, 0, kRows * stride * sizeof(T));
+            if (rows_of) clear_pads(t, rows_of, chunk);
+        __builtin_memset(lse, 0, chunk * stride * sizeof(T));
+        __builtin_memset(dlse, 0, chunk * stride * sizeof(T));
         __builtin_memset(zeros, 0, (nx + 2 * L) * sizeof(T));
         __builtin_memset(EB, 0, kRows * E * stride * sizeof(T));
         if (W) __builtin_memset(W, 0, (aggregate ? kRows * offsets * stride : 0) * sizeof(T));
@@ -134,13 +164,6 @@ struct Work {
             __builtin_memset(EK, 0, (p.shared ? 1 : kRows) * tile * sizeof(T));
             __builtin_memset(EV, 0, (p.shared ? 1 : kRows) * tile * sizeof(T));
         }
-        if (backward && p.shared) {
-            const size_t n = E * d * (broadcast ? L : stride) * sizeof(T);
-            __builtin_memset(DEK, 0, n), __builtin_memset(DEV, 0, n);
-        }
-        if (p.bias.data)
-            for (int64_t o = 0; o < offsets; o++) bias[o] = ((const T*)p.bias.data)[t.head * offsets + o] * T(kLog2e);
-        if (p.dbias.data) __builtin_memset(dbias, 0, offsets * L * sizeof(T));
         for (int64_t i = 0; i < nx * stride; i++) mask[i] = T(kMasked);
         for (int64_t b = 0; b < t.vectors; b++) lo[b] = klo[b] = int(t.reach), hi[b] = khi[b] = int(t.reach);
         for (int64_t i = 0; i < stride; i++) shift[i] = 0;
