@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from mixlab.channel_mixers import CHANNEL_MIXERS
-from mixlab.mixers import MIXERS, mixer_info
+from mixlab.mixers import FACTS, MIXERS, mixer_info
 from mixlab.models import list_models, model_info
 from mixlab.registry import Registry
 
 WIDTH, SIZE = 96, (56, 56)  # a multiple of every mixer's head size
-FACTS = ("subtracts_input", "projections", "mixes_channels", "learned", "position", "reach")
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 from mixlab.errors import unknown
@@ -30,7 +30,7 @@ def show(words: list[str]) -> int:
     if given.get("json"):
         print(json.dumps(rows, indent=2, default=str))
         return 0
-    tables = {"mixers": _mixer_table, "models": _model_table}
+    tables = {"mixers": _mixer_tables, "models": _model_table}
     Console().print(tables.get(given["kind"], _names)(rows), soft_wrap=True)
     return 0
 
@@ -39,18 +39,37 @@ def _names(rows: list[dict[str, Any]]) -> str:
     return "\n".join(row["name"] for row in rows)
 
 
-def _mixer_table(rows: list[dict[str, Any]]) -> Table:
-    """Name, options with defaults, what it includes beside mixing, and a line of documentation."""
-    table = Table("name", "options", "includes", "", box=None, header_style="bold")
-    table.columns[0].no_wrap = True
+def _mixer_tables(rows: list[dict[str, Any]]) -> Group:
+    """What each mixer includes beside mixing; below, its options with defaults and a line of documentation."""
+    from mixlab.mixers import FACTS
+
+    facts = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), caption_justify="left", caption=_MIXER_CAPTION)
+    facts.add_column("name", no_wrap=True)
+    for fact in FACTS:
+        facts.add_column(_SYLLABLES.get(fact, fact), no_wrap=True)
     for row in rows:
-        options = ", ".join(f"{name}={value}" for name, value in row["options"].items())
-        rest = {k: v for k, v in row.items() if k not in ("name", "summary", "options")}
-        includes = [
-            k.replace("_", " ") if v is True else f"{k} {v}" for k, v in rest.items() if v not in (False, "none")
-        ]
-        table.add_row(row["name"], options, ", ".join(includes), row["summary"])
-    return table
+        facts.add_row(row["name"], *(_fact(row[fact]) for fact in FACTS))
+    options = Table("name", "options", "", box=None, header_style="bold")
+    options.columns[0].no_wrap = True
+    for row in rows:
+        text = ", ".join(f"{name}={value}" for name, value in row["options"].items())
+        options.add_row(row["name"], text, row["summary"])
+    return Group(facts, "", options)
+
+
+_SYLLABLES = {
+    "subtracts_input": "sub-\ntracts\ninput",
+    "projections": "projec-\ntions",
+    "mixes_channels": "mixes\nchannels",
+}
+_MIXER_CAPTION = (
+    "With default options. bias: adds learned constants. position -: what it sees may\n"
+    "change places. reach: how far one application looks. More: --json."
+)
+
+
+def _fact(value: Any) -> str:
+    return {True: "yes", False: "-", None: "?", "none": "-"}.get(value, str(value))
 
 
 def _model_table(rows: list[dict[str, Any]]) -> Table:

@@ -6,18 +6,51 @@ import importlib
 import pkgutil
 from typing import Any
 
+import torch
+
+from mixlab.errors import UserError
 from mixlab.mixers.base import MIXERS, Includes, Mixer, register_mixer
+from mixlab.registry import Part
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
 
-def mixer_info(name: str) -> dict[str, Any]:
-    """What a mixer includes, its options with defaults, and the first line of its documentation."""
+WIDTH, GRID = 96, 14  # a width that every usual head size divides
+
+
+def mixer_info(name: str, **options: Any) -> dict[str, Any]:
+    """What a mixer includes, its options with defaults, and the first line of its documentation.
+
+    Args:
+        name: a mixer of the registry.
+        options: options of the mixer that are not at their default, as what it includes may depend on them.
+
+    Returns:
+        ``name``, ``summary``, ``options``, the fields of :class:`Includes`, and ``bias``: it adds learned constants, so
+        that a map of zeros does not stay one; None for a mixer that cannot be built with 96 channels.
+    """
     mixer: Any = MIXERS[name]
-    options = {k: None if p.default is p.empty else p.default for k, p in MIXERS.options(name).items()}
+    known = {k: None if p.default is p.empty else p.default for k, p in MIXERS.options(name).items()}
     summary = (mixer.__doc__ or "").strip().split("\n")[0]
-    return {"name": name, "summary": summary, "options": options, **mixer.includes.to_dict()}
+    facts = {**mixer.includes.to_dict(), "bias": _has_bias(name, options)}
+    if "subtract_input" in known:
+        facts["subtracts_input"] = bool(options.get("subtract_input", known["subtract_input"]))
+    return {"name": name, "summary": summary, "options": known, **{fact: facts[fact] for fact in FACTS}}
 
 
-__all__ = ["MIXERS", "Includes", "Mixer", "mixer_info", "register_mixer"]
+FACTS = ("subtracts_input", "projections", "mixes_channels", "bias", "learned", "position", "reach")
+"""What :func:`mixer_info` says of what a mixer includes, in the order of tables."""
+
+
+def _has_bias(name: str, options: dict[str, Any]) -> bool | None:
+    grid = {"grid_size": (GRID, GRID)} if MIXERS[name].needs_grid else {}  # type: ignore[attr-defined]
+    try:
+        with torch.device("meta"):  # no memory, no random numbers
+            mixer = MIXERS.build(Part(name, options), WIDTH, spatial_dims=2, **grid)
+    except UserError:
+        return None
+    return any(key.rpartition(".")[2] == "bias" for key, _ in mixer.named_parameters())
+
+
+__all__ = ["FACTS", "MIXERS", "Includes", "Mixer", "mixer_info", "register_mixer"]

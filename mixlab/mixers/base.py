@@ -25,7 +25,8 @@ class Includes:
     learned: bool = False
     """How tokens are mixed is learned or depends on the input."""
     position: str = "none"
-    """Position information it adds: ``none``, ``window`` (weights per offset), ``bias``, ``embedding``."""
+    """Position information it adds: ``none``, ``window`` (weights per offset), ``bias`` (on scores), ``pairs`` (weights
+    per pair of positions), ``embedding``."""
     reach: str = "position"
     """How far one application looks: ``position``, ``window``, ``two windows`` (one after the other) or ``global``."""
 

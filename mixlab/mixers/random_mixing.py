@@ -29,7 +29,7 @@ class RandomMixing(GridMixer):
     Source: RandFormer, Yu et al., MetaFormer Baselines for Vision (arXiv:2210.13452).
     """
 
-    includes = Includes(reach="global")
+    includes = Includes(position="pairs", reach="global")
     name = "random_mixing"
 
     def __init__(self, dim: int, *, grid_size: Size, spatial_dims: int = 2) -> None:

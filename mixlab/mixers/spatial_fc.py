@@ -27,7 +27,7 @@ class SpatialFC(GridMixer):
     Source: the spatial MLP of the hybrids of PoolFormer (arXiv:2111.11418), after ResMLP (arXiv:2105.03404); no bias.
     """
 
-    includes = Includes(learned=True, position="embedding", reach="global")
+    includes = Includes(learned=True, position="pairs", reach="global")
     name = "spatial_fc"
 
     def __init__(self, dim: int, *, grid_size: Size, spatial_dims: int = 2) -> None:
