@@ -68,13 +68,13 @@ def dense_call(
     return lambda: F.scaled_dot_product_attention(*seen, attn_mask=mask), seen
 
 
-def conv_calls(size: tuple[int, ...], channels: int, k: int) -> Calls:
+def conv_calls(size: tuple[int, ...], channels: int, k: int, batch: int = 8) -> Calls:
     """Depthwise convolution in both memory orders."""
     conv = F.conv2d if len(size) == 2 else F.conv3d
     order = torch.channels_last if len(size) == 2 else torch.channels_last_3d
     calls = {}
     for name, memory in (("conv", torch.contiguous_format), ("conv last", order)):
-        image = torch.randn(8, channels, *size).to(memory_format=memory).requires_grad_()
+        image = torch.randn(batch, channels, *size).to(memory_format=memory).requires_grad_()
         weight = torch.randn(channels, 1, *(k,) * len(size), requires_grad=True)
         calls[name] = (partial(conv, image, weight, padding=k // 2, groups=channels), (image, weight))
     return calls
