@@ -41,7 +41,11 @@ def calls_at(n: int, k: int) -> Calls:
     qkv, seen = maps((n, n), HEADS, batch=1), tokens((n, n), HEADS, batch=1)
     calls = {}
     for name in ("native", *pure.PATHS):
-        if name == "dense" and n**4 > MOST_PAIRS or name == "bands" and n > 112 or name == "shift" and n * k > 112 * 7:
+        if (
+            (name == "dense" and n**4 > MOST_PAIRS)
+            or (name == "bands" and n > 112)
+            or (name == "shift" and n * k > 112 * 7)
+        ):
             continue
         try:
             local_attention(*qkv, k, backend=name)

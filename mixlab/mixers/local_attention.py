@@ -10,7 +10,8 @@ from mixlab.cost import Cost, Size, linear, softmax
 from mixlab.mixers.attention import heads_for
 from mixlab.mixers.base import Includes, Mixer, register_mixer
 from mixlab.ops import Pointwise, local_attention
-from mixlab.ops.local_attention_choice import computed_pairs, native_unavailable
+from mixlab.ops import local_attention_native as native
+from mixlab.ops.local_attention_choice import computed_pairs
 from mixlab.ops.pointwise import pointwise_from_planar, pointwise_planar
 from mixlab.ops.windows import PerAxis, clipped_pairs, odd_kernel, per_axis
 
@@ -93,7 +94,7 @@ class LocalAttention(Mixer):
             and x.dtype is torch.float32
             and math.prod(x.shape[2:]) >= PLANAR_POSITIONS
             and not torch.is_autocast_enabled("cpu")
-            and native_unavailable() is None
+            and native.unavailable() is None
             and all(type(layer) is Pointwise and not is_watched(layer) for layer in (self.qkv, self.proj))
         )
 

@@ -191,7 +191,6 @@ static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z
 
 template <class T>
 static int forward_task(const Problem* problem, const Task* task, bool alike, void* memory) {
-    constexpr int L = kLanes<T>;
     const Problem& p = *problem;
     const Task& t = *task;
     Work<T> w(p, t, false, memory, alike);

@@ -4,6 +4,9 @@
 // internal linkage, as in kernel.inc.cpp.
 #include <cstddef>
 #include <cstdint>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 #include "passes.h"
 

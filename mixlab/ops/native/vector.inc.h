@@ -1,4 +1,5 @@
-// Vectors through the compiler's extensions. The includer sets MIXLAB_VECTOR_BYTES, MIXLAB_ROWS and MIXLAB_ISA.
+// Vectors through the compiler's extensions. The includer sets MIXLAB_VECTOR_BYTES, MIXLAB_ROWS and MIXLAB_ISA, and includes
+// immintrin.h before, outside its namespace.
 //
 // -ffast-math is forbidden here: it deletes the rounding by a magic number in exp2v.
 
@@ -93,11 +94,11 @@ template <class T>
 INLINE Vec<T> exp2v(Vec<T> x) {
 #ifdef __AVX512DQ__
     if constexpr (sizeof(T) == 4) {
-        const __m512 f = _mm512_reduce_ps(x, 0x08);  // minus the nearest integer, without exceptions
-        return _mm512_scalef_ps(poly(f), _mm512_sub_ps(x, f));
+        const __m512 f = _mm512_maskz_reduce_ps(0xffff, x, 0x08);  // minus the nearest integer, without exceptions
+        return _mm512_maskz_scalef_ps(0xffff, poly(f), _mm512_sub_ps(x, f));
     } else {
-        const __m512d f = _mm512_reduce_pd(x, 0x08);
-        return _mm512_scalef_pd(poly(f), _mm512_sub_pd(x, f));
+        const __m512d f = _mm512_maskz_reduce_pd(0xff, x, 0x08);
+        return _mm512_maskz_scalef_pd(0xff, poly(f), _mm512_sub_pd(x, f));
     }
 #endif
     typedef typename Types<T>::I I;
