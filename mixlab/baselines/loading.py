@@ -1,0 +1,141 @@
+"""Weights of baselines, every entry accounted for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mixlab.baselines.base import Baseline
+from mixlab.errors import Quoted, expected
+from mixlab.weights import LoadReport, open_checkpoint
+from mixlab.weights.checkpoint import Checkpoint
+from mixlab.weights.kernels import fitted
+from mixlab.weights.loading import other_channels
+
+State = Mapping[str, Tensor]
+
+
+def load_baseline(
+    model: Baseline,
+    source: str | PathLike[str] | Checkpoint,
+    *,
+    stem: str,
+    classifier: str,
+    prefix: str = "",
+    renamed: Callable[[State], State] = dict,
+    notes: Sequence[str] = (),
+) -> LoadReport:
+    """Load a checkpoint into a baseline.
+
+    Image channels are adapted as everywhere in mixlab; a kernel goes into the centre of a larger one, zeros around it;
+    a classifier of another number of classes stays fresh. Everything else must fit.
+
+    Args:
+        model: the baseline; its ``events`` get the report.
+        source: a file that :func:`mixlab.weights.open_checkpoint` reads, or what it gives.
+        stem: the baseline's key of the weight that takes the image's channels.
+        classifier: prefix of the classifier's entries in the baseline.
+        prefix: what stands before the file's names in the baseline.
+        renamed: the file's state dict under the names behind ``prefix``.
+        notes: what ``renamed`` wrote down; read after it was called.
+
+    Raises:
+        UserError: the file cannot be read, or holds what the network has not, or the other way round.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(fspath(source))
+    given = {f"{prefix}{key}": value for key, value in renamed(checkpoint.state).items()}
+    own, wrong = model.state_dict(), []
+    report, loaded = LoadReport(checkpoint.source, notes=[*notes]), dict(own)
+    fresh = _fresh_classifier(own, given, f"{classifier}.")
+    for key in dict.fromkeys([*own, *given]):
+        value, there = own.get(key), given.get(key)
+        if fresh and key.startswith(f"{classifier}."):
+            if value is not None:
+                report.new[key] = fresh
+            if there is not None:
+                report.dropped[key] = fresh
+        elif value is not None and there is not None and value.shape == there.shape:
+            loaded[key] = there
+            report.kept[key] = value.numel()
+        elif value is not None and there is not None and (made := _adapted(key, there, value, stem)) is not None:
+            loaded[key], report.adapted[key] = made
+        elif value is not None and there is None and key.endswith("num_batches_tracked"):
+            report.new[key] = "a counter that old files lack"
+        else:
+            wrong.append(f"{key.removeprefix(prefix)} {_misfit(there, value)}")
+    if wrong:
+        shown = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+        where = f"weights from {checkpoint.source}"
+        raise expected(where, f"every entry to fit {model.config.architecture}", Quoted(shown), _hint(own, given))
+    report.check(own, given)
+    model.load_state_dict(loaded)
+    model.new_parameters = set(report.new)
+    model.events.append({"kind": "weights", "message": report.summary()})
+    return report
+
+
+def filtered(state: State, network: nn.Module, notes: list[str]) -> State:
+    """An authors' state dict through timm's own filter for a network of timm, which may rename and resize entries."""
+    rename = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    own = network.state_dict()
+    if rename is None or (state.keys() == own.keys() and all(state[k].shape == v.shape for k, v in own.items())):
+        return state
+    made = dict(rename(dict(state), network))
+    for key, value in made.items():
+        if key in state and state[key].shape != value.shape:
+            notes.append(f"{key} resized by timm from {tuple(state[key].shape)} to {tuple(value.shape)}")
+    return made
+
+
+def hub_checkpoint(timm: Any, name: str, where: str) -> Checkpoint:
+    """The weights that timm's hub has for a model of timm.
+
+    Raises:
+        UserError: they cannot be fetched.
+    """
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except (OSError, RuntimeError, ValueError) as error:  # not online, no such weights
+        said = " ".join(str(error).split()) or type(error).__name__
+        hint = "a name of timm.list_pretrained(), and a connection; or the path of a file"
+        raise expected(where, "weights that timm can load", Quoted(said[:300]), hint) from None
+    return Checkpoint(network.state_dict(), Path(f"timm:{name}"), "", ())
+
+
+def _fresh_classifier(own: State, given: State, prefix: str) -> str:
+    """Why the classifier stays fresh; empty if it does not."""
+    ours = {k: v.shape for k, v in own.items() if k.startswith(prefix)}
+    theirs = {k: v.shape for k, v in given.items() if k.startswith(prefix)}
+    if ours == theirs:
+        return ""
+    if not theirs:
+        return "the file has no classifier"
+    return f"{next(iter(ours.values()))[0]} classes" if ours else "features instead of classes"
+
+
+def _adapted(key: str, given: Tensor, value: Tensor, stem: str) -> tuple[Tensor, str] | None:
+    """The stem for other image channels, or a kernel for a larger window; and how it was made."""
+    if given.ndim != value.ndim or given.ndim < 3 or given.shape[0] != value.shape[0]:
+        return None
+    if key == stem and given.shape[2:] == value.shape[2:]:
+        return other_channels(given, value.shape[1]), f"from {given.shape[1]} to {value.shape[1]} image channels"
+    if given.shape[1] == value.shape[1] and key != stem:
+        return fitted(given, tuple(value.shape[2:]))
+    return None
+
+
+def _misfit(given: Tensor | None, value: Tensor | None) -> str:
+    if given is None:
+        return "missing"
+    return "left over" if value is None else f"of shape {tuple(given.shape)} for {tuple(value.shape)}"
+
+
+def _hint(own: State, given: State) -> str:
+    """Weights of 2D kernels in a 3D network are the likely slip."""
+    flat = any(k in own and own[k].ndim == 5 and v.ndim == 4 for k, v in given.items())
+    return "a file of 3D weights: these are 2D" if flat else ""
