@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 from mixlab.data.card import event
@@ -51,7 +53,10 @@ def _fold(raw: RawData, pool: Indices, folds: int, fold: int, seed: int) -> tupl
         splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
     else:  # a rare combination of labels in a multi-label set
         splitter = KFold(folds, shuffle=True, random_state=seed)
-    train, val = list(splitter.split(np.zeros(len(pool)), strata, groups))[fold]
+    with warnings.catch_warnings():
+        # rare combinations of labels: folds without a label are recorded by those who asked for them
+        warnings.filterwarnings("ignore", message="The least populated class in y")
+        train, val = list(splitter.split(np.zeros(len(pool)), strata, groups))[fold]
     return pool[np.sort(train)], pool[np.sort(val)]
 
 

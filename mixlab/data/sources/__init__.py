@@ -16,7 +16,7 @@ OpenSource = Callable[[DataConfig, str], RawData]
 Describe = Callable[[str], DataCard]
 F = TypeVar("F", bound=OpenSource)
 
-BUILT_IN = ("digits", "mni152", "medmnist", "folder", "csv", "imagewoof")
+BUILT_IN = ("digits", "mni152", "medmnist", "folder", "csv", "imagewoof", "grazpedwri")
 
 
 @dataclass(frozen=True)
