@@ -5,7 +5,7 @@
 The table of docs/performance.md. fp32, batch 8, head size 16, one thread, CPU time. A cell is the median over repeats
 of the mean of a block of calls of at least 0.1 s; all calls of a row are measured in turn in one process. Full and
 dense attention get contiguous tokens, the layout that they are fastest with, but for the smallest grid, where all start
-from one channels-last map, as in a model. Ratios are `forward, forward and backward`.
+from one channels-last map, as in a model. Freed memory is kept. Ratios are `forward, forward and backward`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from timing import Calls, side_by_side
+from timing import Calls, keep_freed_memory, side_by_side
 from torch import Tensor
 
 from mixlab.ops import local_attention
@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"comma-separated groups of rows: {', '.join(ROWS)}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     if arguments.isa and not native.set_instruction_set(arguments.isa):
         raise SystemExit(f"this machine has no {arguments.isa}")
     print(f"torch {torch.__version__}, native kernel: {native.instruction_set()}, layout {arguments.layout}\n")

@@ -1,9 +1,9 @@
-"""Time of local attention against resolution and against the window, for every backend: the figure of docs/performance.md.
+"""Time of local attention against resolution and against the window, for every backend.
 
     python benchmarks/local_attention_figure.py [--repeats 3] [--out docs/images/local_attention.svg]
 
-fp32, batch 1, 4 heads of 16, forward and backward, one thread, CPU time; medians as in benchmarks/local_attention.py,
-whose conventions these are. Needs matplotlib (the `dev` extra). Paths are left out where they would take seconds.
+The figure of docs/performance.md. fp32, batch 1, 4 heads of 16, forward and backward, one thread, CPU time; medians as
+in benchmarks/local_attention.py. Needs matplotlib (the `dev` extra). Paths that would take seconds are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from local_attention import conv_calls, maps, tokens
-from timing import Calls, side_by_side
+from timing import Calls, keep_freed_memory, side_by_side
 
 from mixlab.errors import UserError
 from mixlab.ops import local_attention
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images/local_attention.svg"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     panels = [
         ("side of the grid (window 7 x 7)", GRIDS, curve([(n, AT_KERNEL) for n in GRIDS], arguments.repeats)),
         (f"side of the window (grid {AT_GRID} x {AT_GRID})", KERNELS,

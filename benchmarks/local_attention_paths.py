@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mixlab.ops import local_attention
 from mixlab.ops import local_attention_pure as pure
-from mixlab.ops.local_attention_choice import choose_path, native_unavailable
+from mixlab.ops.local_attention_choice import backend_status, choose_path
 
 SHAPES: dict[int, list[tuple[tuple[int, ...], int]]] = {
     2: [((56, 56), 3), ((56, 56), 5), ((56, 56), 7), ((28, 28), 3), ((28, 28), 5), ((28, 28), 7), ((14, 14), 3),
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, default=2, choices=[2, 3], help="spatial axes")
     parser.add_argument("--absolute", action="store_true", help="milliseconds, without full attention")
     arguments = parser.parse_args()
-    names = [*pure.PATHS, *(["native"] if native_unavailable() is None else [])]
+    names = [*pure.PATHS, *(["native"] if backend_status()["native"] is None else [])]
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {arguments.repeats} repeats, one thread")
     print(f"{'grid':>12} {'k':>2}  " + "  ".join(f"{name:>14}" for name in names))

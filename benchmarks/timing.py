@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,15 @@ import torch
 from torch import Tensor
 
 Calls = Mapping[str, tuple[Callable[[], Tensor], tuple[Tensor, ...]]]
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what is freed: fresh pages cost all alike, and on some virtual machines more than the work."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # its maximum
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def cpu_seconds(call: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward: bool) -> float:
@@ -35,7 +45,7 @@ def side_by_side(calls: Calls, repeats: int, at_least: float = 0.1) -> dict[tupl
     for repeat in range(repeats + 1):
         for name, (call, inputs) in calls.items():
             for backward in (False, True):
-                taken = block_seconds(call, inputs, backward, at_least if repeat else 0.0)
+                taken = block_seconds(call, inputs, backward, at_least)
                 if repeat:
                     times.setdefault((name, backward), []).append(1e3 * taken)
     return {key: statistics.median(found) for key, found in times.items()}
