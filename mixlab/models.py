@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import torch
@@ -17,7 +17,11 @@ from mixlab.metaformer import MetaFormer
 from mixlab.metaformer.config import MetaFormerConfig, StageConfig
 from mixlab.mixers import MIXERS
 from mixlab.registry import Part
-from mixlab.weights import load_pretrained
+from mixlab.weights import check_init, check_source, resolved, started
+from mixlab.weights.sources import OFFICIAL
+
+Parts = tuple[Part, ...]
+Inits = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +59,21 @@ class ModelConfig:
     """Norm on each returned map of a model with ``features_only``, e.g. ``group_norm``."""
     global_tokens: GlobalTokens | None = None
     """Class token and registers."""
+    pretrained: str | None = None
+    """Weights to start from: a checkpoint file, an https:// URL, timm:NAME, or official for the published ones."""
+    init: str = "random"
+    """How exchanged mixers start: random, warm (from the weights of the mixers that they replace, those of the
+    published model), or pooling (acting as pooling). A mixer's mapping may have an `init` of its own."""
+    inflate: str | None = None
+    """How 2D weights become 3D: centre (in the middle slice) or mean (over the slices); null for weights of the
+    model's own dimension."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             raise expected("model dropout", "a probability in [0, 1)", self.dropout, "0.1")
         if self.mlp_ratio is not None and not (isinstance(self.mlp_ratio, int | float) and self.mlp_ratio > 0):
             raise expected("model mlp_ratio", "a positive number", self.mlp_ratio, "4")
+        check_init(self.init, "model init")
 
     def configuration(
         self, *, num_classes: int = 1000, in_channels: int = 3, spatial_dims: int = 2, features_only: bool = False
@@ -68,7 +81,7 @@ class ModelConfig:
         """The complete configuration; raises a UserError for anything that does not fit."""
         base = ARCHITECTURES[self.name]()
         assert isinstance(base, MetaFormerConfig)
-        mixers = self._mixers(base)
+        mixers = [mixers for mixers, _ in self._mixers(base)]
         embeddings = choose_embeddings(self.embedding, self.stem_stride, [s.embedding for s in base.stages])
         stages = tuple(self._stage(s, m, e) for s, m, e in zip(base.stages, mixers, embeddings, strict=True))
         head = base.head.with_options(dropout=self.dropout) if self.dropout else base.head
@@ -98,11 +111,37 @@ class ModelConfig:
             )
         )
 
-    def _mixers(self, base: MetaFormerConfig) -> list[tuple[Part, ...]]:
-        """Token mixers of every stage."""
+    def create(
+        self, num_classes: int, in_channels: int, spatial_dims: int = 2, *, features_only: bool = False
+    ) -> MetaFormer:
+        """The model with the weights that ``pretrained``, ``init`` and ``inflate`` ask for; what became of each is in
+        ``model.events``.
+
+        Raises:
+            UserError: weights that cannot be read or do not fit, or a start that there is no rule for.
+        """
+        target = self.configuration(
+            num_classes=num_classes, in_channels=in_channels, spatial_dims=spatial_dims, features_only=features_only
+        )
+        base = ARCHITECTURES[self.name]()
+        if self.pretrained is not None:
+            check_source(self.pretrained, self.name)
+        inits = [inits for _, inits in self._mixers(base)]
+        former = [s.mixers for s in base.stages]
+        return started(target, former, inits, pretrained=self.pretrained, how=self.inflate)
+
+    @property
+    def has_start(self) -> bool:
+        """Whether :meth:`create` does more than :meth:`build`: loads weights, or lets mixers start from others."""
+        base = ARCHITECTURES[self.name]()
+        starts = {init for _, inits in self._mixers(base) for init in inits}
+        return self.pretrained is not None or self.inflate is not None or starts != {"random"}
+
+    def _mixers(self, base: MetaFormerConfig) -> list[tuple[Parts, Inits]]:
+        """Token mixers of every stage and how they start, both cycled over its blocks."""
         if self.token_mixer is None and self.stages is None and self.kernel_size is None:
-            return [s.mixers for s in base.stages]
-        table: dict[str, tuple[Part, ...]] = {"P": (Part("pooling", {"kernel_size": 3}),)}
+            return [(s.mixers, ("random",)) for s in base.stages]
+        table: dict[str, Parts] = {"P": (Part("pooling", {"kernel_size": 3}),)}
         table |= {letter: _parts(value) for letter, value in self.letters.items()}
         pattern = self.stages or "T" * len(base.stages)
         if len(pattern) != len(base.stages) or not set(pattern) <= {*table, "T"}:
@@ -111,22 +150,33 @@ class ModelConfig:
                 "stages", want, pattern, f"'{'P' * (len(base.stages) // 2)}{'T' * -(-len(base.stages) // 2)}'"
             )
         return [
-            table[letter] if letter in table else self._studied(stage)
+            (table[letter], ("random",)) if letter in table else self._studied(stage)
             for letter, stage in zip(pattern, base.stages, strict=True)
         ]
 
-    def _studied(self, stage: StageConfig) -> tuple[Part, ...]:
-        """The mixer under study, or the stage's own where none is named, with ``kernel_size`` in its options."""
-        parts = stage.mixers if self.token_mixer is None else _parts(self.token_mixer)
-        if self.kernel_size is None:
-            return parts
-        for part in parts:
+    def _studied(self, stage: StageConfig) -> tuple[Parts, Inits]:
+        """The mixer under study, or the stage's own where none is named, with ``kernel_size`` and what its start needs
+        in its options; and how it starts."""
+        given = stage.mixers if self.token_mixer is None else _parts(self.token_mixer)
+        parts, inits = zip(*(self._start_of(part) for part in given), strict=True)
+        for part in parts if self.kernel_size is not None else ():
             if "kernel_size" not in MIXERS.options(part.name):
                 windowed = [m for m in MIXERS if "kernel_size" in MIXERS.options(m)]
                 raise expected(
                     "kernel_size", f"a mixer with a window ({', '.join(windowed)})", part.name, "without kernel_size"
                 )
-        return tuple(p.with_options(kernel_size=self.kernel_size) for p in parts)
+        if self.kernel_size is not None:
+            parts = tuple(p.with_options(kernel_size=self.kernel_size) for p in parts)
+        if set(inits) == {"random"}:
+            return parts, inits
+        return resolved(stage.mixers, parts, stage.depth, inits), inits
+
+    def _start_of(self, part: Part) -> tuple[Part, str]:
+        """A mixer without its ``init``, which is no option of the mixer but of how it starts."""
+        if "init" not in part.options or "init" in MIXERS.options(part.name):
+            return part, self.init
+        options = {k: v for k, v in part.options.items() if k != "init"}
+        return Part(part.name, options), check_init(part.options["init"], f"init of {part.name}")
 
     def _stage(self, stage: StageConfig, mixers: tuple[Part, ...], embedding: Part) -> StageConfig:
         options: dict[str, Any] = {}
@@ -159,7 +209,7 @@ def create_model(
     in_channels: int = 3,
     spatial_dims: int = 2,
     features_only: bool = False,
-    pretrained: str | PathLike[str] | None = None,
+    pretrained: str | PathLike[str] | bool | None = None,
     **options: Any,
 ) -> MetaFormer:
     """Build a model by its published name, with the token mixer of your choice.
@@ -170,11 +220,13 @@ def create_model(
         in_channels: channels of the image.
         spatial_dims: 1, 2 or 3; images are ``(B, in_channels, *spatial)``, axes in ``(D, H, W)`` order.
         features_only: return the maps of all stages, at strides 4, 8, 16, 32 (see ``model.feature_info``).
-        pretrained: a checkpoint file, with official names or our own. A classifier for another number of classes, a
-            stem for other channels and a token mixer of another kind stay fresh or are adapted, and
-            ``model.events`` says so; anything else that does not fit raises.
+        pretrained: weights to start from: a checkpoint file with official names or our own, an ``https://`` URL,
+            ``timm:NAME`` for weights of timm's hub, True or ``official`` for the published ones where timm hosts them.
+            A classifier for another number of classes, a stem for other channels and a token mixer of another kind
+            stay fresh or are adapted, and ``model.events`` says so; anything else that does not fit raises.
         options: fields of :class:`ModelConfig`: ``token_mixer``, ``kernel_size``, ``stages="PPTT"``,
-            ``drop_path_rate``, ``image_size``, ...
+            ``drop_path_rate``, ``image_size``, ``init="pooling"`` or ``"warm"`` for how exchanged mixers start,
+            ``inflate="centre"`` or ``"mean"`` for 2D weights in a 3D model, ...
 
     Raises:
         UserError: an unknown name or option (with the nearest), a kernel that is even, a head size that does not divide
@@ -190,11 +242,11 @@ def create_model(
             raise expected(
                 "create_model", "a known option", option, repr(close[0]) if close else ", ".join(sorted(known))
             )
-    config = ModelConfig(name=name, **options)
-    model = config.build(num_classes, in_channels, spatial_dims, features_only=features_only)
-    if pretrained is not None:
-        load_pretrained(model, pretrained)
-    return model
+    if isinstance(pretrained, bool):
+        pretrained = OFFICIAL if pretrained else None
+    source = None if pretrained is None else fspath(pretrained)
+    config = ModelConfig(name=name, pretrained=source, **options)
+    return config.create(num_classes, in_channels, spatial_dims, features_only=features_only)
 
 
 def list_models() -> list[str]:

@@ -28,6 +28,7 @@ class MetaFormer(nn.Module):
         config: everything the model was built from.
         feature_info: per stage ``num_chs``, ``reduction`` (stride per axis) and ``module``.
         events: what was decided silently otherwise, such as tokens that bypass a mixer.
+        new_parameters: names of entries that loading or swapping left without weights; empty where nothing was loaded.
     """
 
     def __init__(self, config: MetaFormerConfig) -> None:
@@ -38,6 +39,7 @@ class MetaFormer(nn.Module):
         self.stages = nn.ModuleList()
         self.feature_info: list[dict[str, Any]] = []
         self.events: list[dict[str, str]] = []
+        self.new_parameters: set[str] = set()
         dim_in, reduction = config.in_channels, (1,) * dims
         for index, (stage, rates) in enumerate(zip(config.stages, config.drop_paths(), strict=True)):
             active = tokens if tokens and index >= tokens.start_stage else None

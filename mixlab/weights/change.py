@@ -16,12 +16,12 @@ SMALL = {1: 128, 2: 64, 3: 32}
 """Size of the random images, by spatial axes: small, as one number is all that is asked for."""
 
 
-def random_images(*models: MetaFormer) -> Tensor:
+def random_images(*models: MetaFormer, small: int | None = None) -> Tensor:
     """One image of noise ``(1, C, *spatial)`` that the models take, always the same: small, or of ``image_size`` where
     a part lives on its grid. The generators' state is left alone."""
     config = models[0].config
-    small = (SMALL[config.spatial_dims],) * config.spatial_dims
-    sizes = [small, tuple(2 * n for n in small), tuple(4 * n for n in small)]
+    side = SMALL[config.spatial_dims] if small is None else small
+    sizes = [(side * factor,) * config.spatial_dims for factor in (1, 2, 4)]
     if config.image_size is not None:
         sizes.insert(1, per_axis(config.image_size, config.spatial_dims, "image_size"))
     for size in sizes:

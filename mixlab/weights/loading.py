@@ -14,9 +14,9 @@ from mixlab.architectures import ARCHITECTURES, official_names
 from mixlab.errors import Quoted, expected
 from mixlab.heads import HEADS
 from mixlab.metaformer import MetaFormer
-from mixlab.weights.checkpoint import open_checkpoint
 from mixlab.weights.official import official_keys, to_own
 from mixlab.weights.report import LoadReport
+from mixlab.weights.sources import open_source
 
 STEM = "stages.0.embed."
 INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -32,16 +32,18 @@ def load_pretrained(model: MetaFormer, path: str | PathLike[str], *, entry: str 
 
     Args:
         model: the model; its device and dtype stay.
-        path: a file that :func:`open_checkpoint` reads.
+        path: a file that :func:`open_checkpoint` reads, an ``https://`` URL, ``timm:NAME`` or ``official``, see
+            :func:`mixlab.weights.open_source`.
         entry: which of the file's entries to take, by default the averaged weights.
 
     Raises:
         UserError: the file cannot be read, or holds what the model has not, or the other way round.
     """
-    checkpoint = open_checkpoint(path, entry=entry)
+    checkpoint = open_source(path, model.config.architecture, entry=entry)
     ours = is_ours(model, checkpoint.state)
     state = checkpoint.state if ours else to_own(model, checkpoint.state)
     report = match(model, state, checkpoint.source, trust_mixers=ours)
+    model.new_parameters = set(report.new)
     model.events.append({"kind": "weights", "message": report.summary()})
     return report
 
@@ -82,7 +84,9 @@ def match(model: MetaFormer, state: Mapping[str, Tensor], source: str, *, trust_
 def _adapted(key: str, given: Tensor, value: Tensor) -> tuple[Tensor, str] | None:
     """The entry for a model with other image channels, or for images of another size; and how it was made."""
     if key.startswith(STEM) and _differ_in_channels(given, value):
-        return other_channels(given, value.shape[1]), f"from {given.shape[1]} to {value.shape[1]} image channels"
+        rule = "their sum" if value.shape[1] == 1 else f"in turn, times {given.shape[1]}/{value.shape[1]}"
+        how = f"from {given.shape[1]} to {value.shape[1]} image channels: {rule}"
+        return other_channels(given, value.shape[1]), how
     if key.endswith("position.embedding") and given.shape[:2] == value.shape[:2] and given.ndim == value.ndim:
         size, mode = value.shape[2:], INTERPOLATION[given.ndim - 2]
         resized = F.interpolate(given, size=size, mode=mode, align_corners=False)
@@ -120,8 +124,12 @@ class _Announced:
         self.head_left_out = model.head is None
         self.classes = config.num_classes
         self.classifier = self._classifier(model, state)
-        self.fresh, self.changed = set(), set()
+        self.fresh: set[str] = set()
+        self.changed: set[str] = set()
+        self.embeddings: set[str] = set()
         for s, (stage, original) in enumerate(zip(config.stages, base.stages, strict=True)):
+            if stage.embedding != original.embedding and not trust_mixers:
+                self.embeddings.add(f"stages.{s}.embed.")
             for b in range(stage.depth):
                 mixer, published = stage.mixer_of(b), original.mixer_of(b)
                 if mixer != published:
@@ -144,7 +152,8 @@ class _Announced:
     def is_fresh(self, key: str) -> bool:
         """The entry keeps its fresh value even where the file has one of the same name and shape."""
         block = _BLOCK.match(key)
-        return key in self.classifier or (block is not None and block[1] in self.fresh)
+        embedding = key.startswith(tuple(self.embeddings))
+        return embedding or key in self.classifier or (block is not None and block[1] in self.fresh)
 
     def reason(self, key: str) -> str | None:
         """Why an entry may be fresh, or dropped."""
@@ -155,6 +164,8 @@ class _Announced:
         block = _BLOCK.match(key)
         if block is not None and block[1] in self.changed:
             return "another token mixer"
+        if key.startswith(tuple(self.embeddings)):
+            return "another patch embedding"
         if key.startswith(("tokens", "token_projections")):
             return "global tokens"
         is_new_norm = key.startswith("out_norms.") and key not in self.given

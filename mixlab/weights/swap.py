@@ -15,7 +15,6 @@ from mixlab.registry import Part
 from mixlab.weights import pooling_rules, warm_rules  # noqa: F401  they register their rules
 from mixlab.weights.change import output, random_images, relative_change
 from mixlab.weights.conversions import (
-    check_init,
     differences,
     pooling_entries,
     resolve,
@@ -73,19 +72,19 @@ def swap_mixers(
     if not parts:
         raise expected("swap_mixers mixer", "a mixer or a list of them", mixer)
     wanted = [
-        resolved(stage.mixers, parts, stage.depth, init) if letter == "T" else stage.mixers
+        resolved(stage.mixers, parts, stage.depth, [init]) if letter == "T" else stage.mixers
         for stage, letter in zip(model.config.stages, pattern, strict=True)
     ]
-    inits = [init if letter == "T" else "random" for letter in pattern]
+    inits = [(init if letter == "T" else "random",) for letter in pattern]
     report = put_mixers(model, wanted, inits, images)
     model.events.append({"kind": "weights", "message": report.summary()})
     return report
 
 
-def resolved(former: Parts, wanted: Parts, depth: int, init: str) -> Parts:
-    """A stage's mixers with the options that their start needs (see :func:`mixlab.weights.conversions.resolve`)."""
-    check_init(init)
-    parts = [resolve(former[b % len(former)], wanted[b % len(wanted)], init) for b in range(depth)]
+def resolved(former: Parts, wanted: Parts, depth: int, inits: Sequence[str]) -> Parts:
+    """A stage's mixers with the options that their start needs (see :func:`mixlab.weights.conversions.resolve`); all
+    three are cycled over its blocks."""
+    parts = [resolve(former[b % len(former)], wanted[b % len(wanted)], inits[b % len(inits)]) for b in range(depth)]
     for length in range(1, depth + 1):  # the shortest list that is cycled
         if all(parts[b] == parts[b % length] for b in range(depth)):
             return tuple(parts[:length])
@@ -93,9 +92,10 @@ def resolved(former: Parts, wanted: Parts, depth: int, init: str) -> Parts:
 
 
 def put_mixers(
-    model: MetaFormer, wanted: Sequence[Parts], inits: Sequence[str], images: Tensor | None = None
+    model: MetaFormer, wanted: Sequence[Parts], inits: Sequence[Sequence[str]], images: Tensor | None = None
 ) -> LoadReport:
-    """Exchange mixers in place, stage by stage; ``wanted`` and ``inits`` have one entry a stage."""
+    """Exchange mixers in place, stage by stage; ``wanted`` and ``inits`` have one entry a stage, which is cycled over
+    its blocks."""
     stages = tuple(dataclasses.replace(s, mixers=m) for s, m in zip(model.config.stages, wanted, strict=True))
     config = dataclasses.replace(model.config, stages=stages)
     somewhere = next(model.parameters())
@@ -104,9 +104,9 @@ def put_mixers(
     before = model.state_dict()
     report = LoadReport("this model before its mixers were exchanged")
     exchanged: list[tuple[Block, Block]] = []
-    for s, (old_stage, new_stage, init) in enumerate(zip(model.each_stage(), fresh.each_stage(), inits, strict=True)):
+    for s, (old_stage, new_stage) in enumerate(zip(model.each_stage(), fresh.each_stage(), strict=True)):
         for b, (old, new) in enumerate(zip(old_stage.each_block(), new_stage.each_block(), strict=True)):
-            former, mixer = model.config.stages[s].mixer_of(b), stages[s].mixer_of(b)
+            former, mixer, init = model.config.stages[s].mixer_of(b), stages[s].mixer_of(b), inits[s][b % len(inits[s])]
             if same_mixer(former, mixer) and init != "pooling":
                 continue
             try:
@@ -126,6 +126,7 @@ def put_mixers(
     after = model.state_dict()
     report.kept |= {k: v.numel() for k, v in after.items() if k not in touched}
     report.check(after, before)
+    model.new_parameters = (model.new_parameters & set(report.kept)) | set(report.new)
     report.notes = list(dict.fromkeys(report.notes))
     report.output_change = relative_change(outputs, output(model, images))
     shape = "x".join(map(str, images.shape))
