@@ -59,7 +59,7 @@ def load_run(path: Path) -> TrainedRun:
         label=plain["label"],
     )
     card = read_card(folder)
-    model = build_model(config, card, card.image_size or ())
+    model = build_model(config, card, card.image_size or (), weights=False)
     load_best(folder.checkpoints, model)
     return TrainedRun(folder, config, card, read_fingerprint(folder), model.eval())
 

@@ -74,11 +74,16 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         _check_label(named, config)
         folder = _folder(out / "runs", digest, name)
         runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
-    if any(run.config.recipe.freeze_backbone for run in runs.values()):
+    if any(is_frozen_at_random(run.config) for run in runs.values()):
         notes.append(FROZEN)
     _check_models([run for run in runs.values() if not run.done], opened)
     events = [event["message"] for images in opened.values() for event in images.events]
     return Plan(list(runs.values()), notes, list(dict.fromkeys(events)))
+
+
+def is_frozen_at_random(config: RunConfig) -> bool:
+    """The head alone is trained, on a backbone that nothing was loaded into."""
+    return config.recipe.freeze_backbone and config.model.pretrained is None
 
 
 def import_hashes(config: RunConfig) -> tuple[str, ...]:
@@ -97,17 +102,19 @@ def folder_name(label: str) -> str:
     return re.sub(r"[^\w.+=@,-]+", "_", label)[:80]
 
 
-def build_model(config: RunConfig, card: Any, size: Sequence[int]) -> Any:
-    """The run's model for this data, with the weights that the generators' present state gives.
+def build_model(config: RunConfig, card: Any, size: Sequence[int], *, weights: bool = True) -> Any:
+    """The run's model for this data, with the weights that it starts from, or that the generators' present state gives.
 
     Args:
         size: size of the images, for parts that live on a grid.
+        weights: load what ``model.pretrained`` names; False where trained weights follow.
     """
     model = config.model
     if model.image_size is None:
         # Known from the data, so it is no choice of the user's and no part of the hash.
         model = dataclasses.replace(model, image_size=tuple(size))
-    return model.build(len(card.classes), card.channels, card.spatial_dims)
+    make = model.create if weights else model.build
+    return make(len(card.classes), card.channels, card.spatial_dims)
 
 
 def image_size(images: Any) -> tuple[int, ...]:

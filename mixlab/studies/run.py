@@ -13,7 +13,7 @@ from mixlab.errors import UserError
 from mixlab.studies.backends import describe_choices, fallback_events
 from mixlab.studies.environment import describe_environment, peak_memory_mb
 from mixlab.studies.examples import example_images
-from mixlab.studies.plan import FROZEN, PlannedRun, build_model, image_size, import_hashes
+from mixlab.studies.plan import FROZEN, PlannedRun, build_model, image_size, import_hashes, is_frozen_at_random
 from mixlab.studies.run_config import kernel_of, mixer_parts, part_kernel
 from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
@@ -95,6 +95,9 @@ def _prepare(run: PlannedRun) -> Prepared:
     if images.fingerprint != run.fingerprint:
         raise UserError(f"data {config.data.name}: changed since this run was planned, try the same command again")
     run.folder.write_json("data_card.json", {**images.card.to_dict(), "fingerprint": images.fingerprint})
+    if config.model.pretrained is not None and config.hash(images.fingerprint) != run.folder.config()["hash"]:
+        source = config.model.pretrained
+        raise UserError(f"weights {source}: changed since this run was planned, try the same command again")
     reseed(config.seed, INITIAL_WEIGHTS)
     size = image_size(images)
     model = build_model(config, images.card, size)
@@ -102,7 +105,7 @@ def _prepare(run: PlannedRun) -> Prepared:
     events += _grid_events(model, size)
     if config.recipe.flips and not images.card.flips:
         events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
-    if config.recipe.freeze_backbone:
+    if is_frozen_at_random(config):
         events.append({"kind": "recipe", "message": FROZEN})
     return Prepared(images, model, _model_costs(model, size, events), events)
 

@@ -15,6 +15,7 @@ from mixlab.models import ModelConfig
 from mixlab.registry import Part
 from mixlab.studies.configuration import build, changed_fields, to_plain
 from mixlab.training.recipe import Recipe, expand_preset
+from mixlab.weights.sources import identity
 
 #: Raised whenever the same configuration would give other numbers: a changed default, another initialisation.
 NUMERICS_VERSION: Final = 2
@@ -67,7 +68,7 @@ class RunConfig:
             fingerprint: content hash of the data, its labels and its split.
         """
         content = {
-            "model": changed_fields(self.model),
+            "model": hashed_model(self.model),
             "data": hashed_data(self.data),
             "recipe": changed_fields(self.recipe),
             "seed": self.seed,
@@ -99,6 +100,15 @@ class RunConfig:
             "precision": self.precision,
             "imports": [{"file": Path(path).name, "sha256": file_hash(Path(path))} for path in self.imports],
         }
+
+
+def hashed_model(model: ModelConfig) -> dict[str, Any]:
+    """The changed fields of a model; weights count by their content, wherever their file lies (those of a hub by their
+    name)."""
+    changed = changed_fields(model)
+    if model.pretrained is not None:
+        changed["pretrained"] = identity(model.pretrained)
+    return changed
 
 
 def hashed_data(data: DataConfig) -> dict[str, Any]:
@@ -142,7 +152,8 @@ def part_kernel(part: Part) -> Any:
 
 
 def run_label(model: ModelConfig) -> str:
-    """The label of a model's mixer: ``local_attention-k5``, or ``pooling`` for a mixer at its default kernel size."""
+    """The label of a model's mixer: ``local_attention-k5``, or ``pooling`` for a mixer at its default kernel size; how
+    it starts is said unless that is at random: ``local_attention-init=warm``."""
     if model.token_mixer is None:
         return model.name
     names = []

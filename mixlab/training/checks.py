@@ -14,8 +14,12 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
     """Refuse options that this data set or this model cannot have.
 
     Raises:
-        UserError: a balanced sampler for multi-label data, or dropout for a head that has no dropout layer.
+        UserError: a balanced sampler for multi-label data, dropout for a head that has no dropout layer, or another
+            learning rate for new parameters of a model that nothing was loaded into.
     """
+    if recipe.new_lr_scale is not None and not getattr(model, "new_parameters", set()):
+        want = "a model that starts from weights and has parameters that are not in them"
+        raise expected("recipe.new_lr_scale", want, recipe.new_lr_scale, "null, or model.pretrained")
     if recipe.sampler == "balanced" and card.task == "multilabel":
         hint = "sampler: shuffle and class_weights: balanced"
         raise expected("recipe.sampler", "shuffle, as labels are no classes to balance", "balanced", hint)

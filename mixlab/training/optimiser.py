@@ -35,17 +35,21 @@ def layer_of(name: str, blocks_before: list[int], depth: int) -> int:
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    """Groups of trainable parameters by weight decay and, with ``layer_decay``, by depth."""
+    """Groups of trainable parameters by weight decay, with ``layer_decay`` by depth, and with ``new_lr_scale`` by
+    whether weights were loaded into them."""
     spared: set[str] = set(getattr(model, "no_weight_decay", set)())
     blocks = [len(stage.blocks) for stage in getattr(model, "stages", ())]
     before, depth = [sum(blocks[:i]) for i in range(len(blocks))], sum(blocks)
-    groups: dict[tuple[int, bool], dict[str, object]] = {}
+    new: set[str] = set() if recipe.new_lr_scale is None else getattr(model, "new_parameters", set())
+    groups: dict[tuple[int, bool, bool], dict[str, object]] = {}
     for name, parameter in _trainable(model):
         decays = parameter.ndim > 1 and name not in spared
         layer = depth + 1 if recipe.layer_decay is None else layer_of(name, before, depth)
         scale = (recipe.layer_decay or 1.0) ** (depth + 1 - layer)
+        if name in new:
+            scale *= recipe.new_lr_scale or 1.0
         group = groups.setdefault(
-            (layer, decays),
+            (layer, decays, name in new),
             {
                 "params": [],
                 "lr": recipe.learning_rate * scale,

@@ -55,6 +55,8 @@ class Recipe:
     """Largest norm of the gradient; larger ones are scaled down."""
     layer_decay: float | None = None
     """Factor of the learning rate from each block to the one below it (fine-tuning), in (0, 1]."""
+    new_lr_scale: float | None = None
+    """Factor of the learning rate of parameters that no weights were loaded into: an exchanged mixer, a classifier."""
     freeze_backbone: bool = False
     """Train the head alone (linear probe); the backbone stays in evaluation mode."""
     ema_decay: float | None = None
@@ -76,7 +78,8 @@ class Recipe:
             value = getattr(self, name)
             self._check(name, _finite(value) and value >= 0, "a number of at least 0", getattr(Recipe, name))
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)", 0.1)
-        for name, hint in (("clip_norm", 1.0), ("layer_decay", 0.75), ("ema_decay", 0.999), ("head_dropout", 0.1)):
+        hints = {"clip_norm": 1.0, "new_lr_scale": 10, "layer_decay": 0.75, "ema_decay": 0.999, "head_dropout": 0.1}
+        for name, hint in hints.items():
             value = getattr(self, name)
             top = {"layer_decay": 1.0, "ema_decay": 1 - 1e-9, "head_dropout": 1 - 1e-9}.get(name, math.inf)
             self._check(name, value is None or 0 < value <= top, f"null or a number above 0 and at most {top:g}", hint)

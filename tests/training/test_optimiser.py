@@ -48,6 +48,16 @@ def test_layer_decay_falls_from_head_to_stem_by_one_factor_a_block(model: Any) -
     assert downsampling == by_layer[blocks[0]]
 
 
+def test_new_parameters_have_a_rate_of_their_own() -> None:
+    model = ModelConfig(token_mixer="sep_conv").build(3, 1, 2)
+    model.new_parameters = {"head.fc.weight", "stages.3.blocks.0.token_mixer.conv.weight"}
+    recipe = Recipe(new_lr_scale=10.0, layer_decay=0.5)
+    plain, scaled = (rate_of(model, parameter_groups(model, r)) for r in (Recipe(layer_decay=0.5), recipe))
+    assert {name for name in plain if scaled[name] != plain[name]} == model.new_parameters
+    assert all(scaled[name] == pytest.approx(10 * plain[name]) for name in model.new_parameters)
+    assert rate_of(model, parameter_groups(model, Recipe(layer_decay=0.5))) == plain
+
+
 def test_a_frozen_backbone_leaves_only_the_head() -> None:
     model = ModelConfig().build(3, 1, 2)
     freeze_backbone(model)

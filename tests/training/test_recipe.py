@@ -36,6 +36,7 @@ def test_preset_gives_way_to_given_values() -> None:
         ({"ema_decay": 1.0}, "recipe.ema_decay"),
         ({"layer_decay": 1.5}, "recipe.layer_decay"),
         ({"clip_norm": 0.0}, "recipe.clip_norm"),
+        ({"new_lr_scale": 0.0}, "recipe.new_lr_scale"),
         ({"sampler": "balanced"}, "class_weights: none"),
         ({"freeze_backbone": True, "layer_decay": 0.7}, "recipe.layer_decay"),
     ],
