@@ -61,22 +61,18 @@ static T transpose(const T* src, ptrdiff_t sc, ptrdiff_t sx, T* dst, ptrdiff_t d
     T odd[8] = {};
     int64_t done = 0;
     const bool in = sc == 1 && dx == 1, out = sx == 1 && dc == 1;
-    if ((in || out) && n >= 8)
-        for (; done + 8 <= d; done += 8)
-            for (int64_t x = 0; x < n; x += 8) {
-                if (x + 8 > n) x = n - 8;
+    const auto squares = [&](int64_t side, auto turned) {
+        if ((!in && !out) || n < side) return;
+        for (; done + side <= d; done += side)
+            for (int64_t x = 0; x < n; x += side) {
+                if (x + side > n) x = n - side;
                 const T* from = src + done * sc + x * sx;
-                if (in) turn8(from, sx, dst + done * dc + x, dc, f, odd);
-                else turn8(from, sc, dst + done + x * dx, dx, f, odd);
+                if (in) turned(from, sx, dst + done * dc + x, dc);
+                else turned(from, sc, dst + done + x * dx, dx);
             }
-    if ((in || out) && n >= 4)
-        for (; done + 4 <= d; done += 4)
-            for (int64_t x = 0; x < n; x += 4) {
-                if (x + 4 > n) x = n - 4;
-                const T* from = src + done * sc + x * sx;
-                if (in) turn(from, sx, dst + done * dc + x, dc, f, odd);
-                else turn(from, sc, dst + done + x * dx, dx, f, odd);
-            }
+    };
+    squares(8, [&](const T* from, ptrdiff_t apart, T* to, ptrdiff_t stride) { turn8(from, apart, to, stride, f, odd); });
+    squares(4, [&](const T* from, ptrdiff_t apart, T* to, ptrdiff_t stride) { turn(from, apart, to, stride, f, odd); });
     for (; done < d; done++)
         for (int64_t x = 0; x < n; x++) odd[0] += T(0) * (dst[done * dc + x * dx] = src[done * sc + x * sx] * f);
     T sum = 0;
