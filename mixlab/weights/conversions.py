@@ -197,13 +197,12 @@ def differences(former: Part, old: Mixer, mixer: Part, new: Mixer) -> list[str]:
     """What two mixers compute differently whatever their weights, in words."""
     before, after = options_of(former), options_of(mixer)
     said = [f"{k} {after[k]} instead of {before[k]}" for k in after if k in before and after[k] != before[k]]
+    defaults = options_of(Part(mixer.name))
+    said += [f"{k} {v}" for k, v in after.items() if k not in (*before, "kernel_size") and v != defaults.get(k)]
     if old.includes.reach != new.includes.reach:
         window = f" of {new.kernel_size}" if new.includes.reach == "window" and hasattr(new, "kernel_size") else ""
         said.append(f"reach: {new.includes.reach}{window} instead of {old.includes.reach}")
-    subtracts = [getattr(m, "subtract_input", False) for m in (old, new)]
-    if subtracts[0] != subtracts[1] and "subtract_input" not in before:
-        said.append("subtracts its input" if subtracts[1] else "does not subtract its input any more")
-    elif subtracts[0] and "subtract_input" not in after:
+    if before.get("subtract_input") and "subtract_input" not in after:
         said.append("does not subtract its input any more")
     return said
 

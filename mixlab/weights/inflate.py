@@ -160,7 +160,11 @@ def _matrix(given: Tensor, depth: int, how: str) -> tuple[Tensor, str]:
 
 
 def _window_rule(owner: nn.Module, name: str, given: Tensor, value: Tensor, how: str) -> tuple[Tensor, str] | None:
-    """Entries of aggregated attention that have one number for each offset of the window, on their last axis."""
+    """Entries that have one number for each offset of the window: local attention's on several axes, aggregated
+    attention's on the last one."""
+    if name == "relative_bias" and given.shape[1:] == value.shape[2:]:
+        depth = value.shape[1]
+        return given.unsqueeze(1).repeat_interleave(depth, dim=1), f"the same in each of {depth} slices"
     if not isinstance(owner, AggregatedAttention):
         return None
     depth, *plane = owner.kernel_size

@@ -21,6 +21,12 @@ def _uniform(new: Any, target: Target) -> tuple[dict[str, Tensor], str]:
     """
     if any(d != 1 for d in new.dilation):
         raise expected("init='pooling' dilation", "1, as pooling has it", new.dilation)
+    if getattr(new, "slopes", 0):
+        raise expected(
+            "init='pooling' slopes", "none, as they weigh neighbours differently", new.slopes, "slopes=False"
+        )
+    if getattr(new, "border", "clip") != "clip":
+        raise expected("init='pooling' border", "'clip', as pooling has it", new.border)
     minus = " minus the position" if new.subtract_input else ""
     return _identity_attention(new), f"the mean of its {by(new.kernel_size)} window{minus}{_other(new, target)}"
 

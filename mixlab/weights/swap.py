@@ -143,7 +143,7 @@ def _start(report: LoadReport, prefix: str, old: tuple[Part, Block], new: tuple[
     mixer.train(old_block.training)
     state, given = mixer.state_dict(), gone.state_dict()
     used: set[str] = set()
-    why = "random, as in a fresh model"
+    why = "as in a fresh model"
     if init == "pooling":
         values, said = pooling_entries(former, part, mixer)
         state |= values
@@ -164,7 +164,7 @@ def _start(report: LoadReport, prefix: str, old: tuple[Part, Block], new: tuple[
             if origins != (key,):
                 report.origins[f"{prefix}.{key}"] = tuple(f"{prefix}.{o}" for o in origins)
         report.notes += [f"{part.name}: {said}" for said in differences(former, gone, part, mixer)]
-        why = f"{former.name} has none that fits; random, as in a fresh model"
+        why = f"{former.name} has none that fits; as in a fresh model"
     listed = {*report.kept, *report.adapted, *report.new}
     report.new |= {f"{prefix}.{k}": why for k in state if f"{prefix}.{k}" not in listed}
     left = f"{part.name} is in the place of {former.name}"
