@@ -102,9 +102,9 @@ def models_page() -> str:
             ",".join(map(str, info["depths"])),  # without spaces, so that browsers do not break the line
             ",".join(map(str, info["widths"])),
             ", ".join(dict.fromkeys(info["mixers"])),
-            f"{info['parameters'] / 1e6:.2f}",
+            known(info["parameters"], ".2f", 1e6),
             known(info["published_parameters"]),
-            f"{info['macs'] / 1e9:.2f}",
+            known(info["macs"], ".2f", 1e9),
             known(info["published_macs"]),
             str(info["image_size"]),
             known(info["published_top1"], ".1f"),
@@ -115,5 +115,5 @@ def models_page() -> str:
     return "\n".join(f"**{source}**\n\n{table(header, rows)}" for source, rows in sorted(groups.items()))
 
 
-def known(value: float | None, form: str = "g") -> str:
-    return "" if value is None else format(value, form)
+def known(value: float | None, form: str = "g", unit: float = 1) -> str:
+    return "" if value is None else format(value / unit, form)

@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from mixlab.architectures import ARCHITECTURES, published
+from mixlab.baselines import Baseline, baseline_info, is_baseline, list_baselines, make_baseline
 from mixlab.embeddings import GlobalTokens, choose_embeddings
-from mixlab.errors import expected, nearest
+from mixlab.errors import expected, nearest, unknown
 from mixlab.metaformer import MetaFormer
 from mixlab.metaformer.config import MetaFormerConfig, StageConfig
 from mixlab.mixers import MIXERS
@@ -29,7 +30,7 @@ class ModelConfig:
     """A model as a user asks for it: a published configuration, and what is changed in it."""
 
     name: str = "metaformer_nano"
-    """A name of ``mixlab list models``."""
+    """A name of ``mixlab list models``, or ``timm:NAME`` for any model of timm."""
     token_mixer: Any = None
     """The mixer under study (T): a name, a mapping with its options, or a list cycled over a stage's blocks."""
     kernel_size: Any = None
@@ -79,8 +80,7 @@ class ModelConfig:
         self, *, num_classes: int = 1000, in_channels: int = 3, spatial_dims: int = 2, features_only: bool = False
     ) -> MetaFormerConfig:
         """The complete configuration; raises a UserError for anything that does not fit."""
-        base = ARCHITECTURES[self.name]()
-        assert isinstance(base, MetaFormerConfig)
+        base = self._base()
         mixers = [mixers for mixers, _ in self._mixers(base)]
         embeddings = choose_embeddings(self.embedding, self.stem_stride, [s.embedding for s in base.stages])
         stages = tuple(self._stage(s, m, e) for s, m, e in zip(base.stages, mixers, embeddings, strict=True))
@@ -104,7 +104,9 @@ class ModelConfig:
     def build(
         self, num_classes: int, in_channels: int, spatial_dims: int = 2, *, features_only: bool = False
     ) -> MetaFormer:
-        """The model, with fresh weights."""
+        """The model, with fresh weights. A baseline has the interface of a MetaFormer, but for its stages."""
+        if is_baseline(self.name):
+            return cast(MetaFormer, self._baseline(num_classes, in_channels, spatial_dims, features_only))
         return MetaFormer(
             self.configuration(
                 num_classes=num_classes, in_channels=in_channels, spatial_dims=spatial_dims, features_only=features_only
@@ -120,10 +122,14 @@ class ModelConfig:
         Raises:
             UserError: weights that cannot be read or do not fit, or a start that there is no rule for.
         """
+        if is_baseline(self.name):
+            baseline = self._baseline(num_classes, in_channels, spatial_dims, features_only)
+            baseline.start(self.pretrained)
+            return cast(MetaFormer, baseline)
         target = self.configuration(
             num_classes=num_classes, in_channels=in_channels, spatial_dims=spatial_dims, features_only=features_only
         )
-        base = ARCHITECTURES[self.name]()
+        base = self._base()
         if self.pretrained is not None:
             check_source(self.pretrained, self.name)
         inits = [inits for _, inits in self._mixers(base)]
@@ -133,9 +139,35 @@ class ModelConfig:
     @property
     def has_start(self) -> bool:
         """Whether :meth:`create` does more than :meth:`build`: loads weights, or lets mixers start from others."""
-        base = ARCHITECTURES[self.name]()
+        if is_baseline(self.name):
+            return self.pretrained is not None
+        base = self._base()
         starts = {init for _, inits in self._mixers(base) for init in inits}
         return self.pretrained is not None or self.inflate is not None or starts != {"random"}
+
+    def _base(self) -> MetaFormerConfig:
+        """The published configuration."""
+        if is_baseline(self.name):
+            raise expected("configuration", "a MetaFormer", self.name, "create_model, which builds baselines too")
+        if self.name not in ARCHITECTURES:
+            raise unknown("model", self.name, list_models())
+        base = ARCHITECTURES[self.name]()
+        assert isinstance(base, MetaFormerConfig)
+        return base
+
+    def _baseline(self, num_classes: int, in_channels: int, spatial_dims: int, features_only: bool) -> Baseline:
+        """A network that is no MetaFormer, with fresh weights."""
+        default = ModelConfig()
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        changed = {k: v for k, v in named.items() if v != getattr(default, k) and k not in ("name", "pretrained")}
+        return make_baseline(
+            self.name,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            spatial_dims=spatial_dims,
+            features_only=features_only,
+            options=changed,
+        )
 
     def _mixers(self, base: MetaFormerConfig) -> list[tuple[Parts, Inits]]:
         """Token mixers of every stage and how they start, both cycled over its blocks."""
@@ -215,7 +247,8 @@ def create_model(
     """Build a model by its published name, with the token mixer of your choice.
 
     Args:
-        name: one of :func:`list_models`.
+        name: one of :func:`list_models`, or ``timm:NAME`` for any model of timm. Baselines (``resnet18``, ...) take
+            few of the options, and no other token mixer.
         num_classes: logits; 0 for pooled features ``(B, C)``.
         in_channels: channels of the image.
         spatial_dims: 1, 2 or 3; images are ``(B, in_channels, *spatial)``, axes in ``(D, H, W)`` order.
@@ -251,7 +284,7 @@ def create_model(
 
 def list_models() -> list[str]:
     """Names that :func:`create_model` knows."""
-    return list(ARCHITECTURES)
+    return sorted([*ARCHITECTURES, *list_baselines()])
 
 
 def model_info(name: str) -> dict[str, Any]:
@@ -260,8 +293,11 @@ def model_info(name: str) -> dict[str, Any]:
     Returns:
         ``parameters`` and ``macs`` (needed, for one image of ``image_size``), counted from the parts' formulas; of a
         model that was published also ``published_parameters`` (millions), ``published_macs`` (thousand millions),
-        ``published_top1`` (per cent), ``paper``, ``repository`` and ``note``, each None where nothing is known.
+        ``published_top1`` (per cent), ``paper``, ``repository`` and ``note``, each None where nothing is known. A
+        baseline has no ``mixers``; without the package that it needs, ``parameters`` and ``macs`` are None.
     """
+    if is_baseline(name):
+        return baseline_info(name)
     said = published(name)
     with torch.device("meta"):  # no memory, no random numbers
         model = create_model(name)

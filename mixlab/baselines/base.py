@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from mixlab.architectures import Published
 from mixlab.cost import Cost, Size, macs
-from mixlab.errors import Quoted, expected
+from mixlab.errors import Quoted, UserError, expected
 from mixlab.ops.windows import check_map, check_spatial_dims
 from mixlab.registry import Registry
 
@@ -67,6 +68,10 @@ class Baseline(nn.Module):
     """Fields of ``ModelConfig`` that this baseline has a meaning for."""
     needs_weights: ClassVar[str] = ""
     """What a file of weights must hold, for a baseline that means nothing without one."""
+    hub_name: str = ""
+    """Name of its published weights in timm's hub; empty for none."""
+    published: ClassVar[Published | None] = None
+    """What its authors say of it."""
     head: nn.Module | None
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -76,9 +81,24 @@ class Baseline(nn.Module):
         self.events: list[dict[str, str]] = []
         self.new_parameters: set[str] = set()
 
-    def load(self, path: str | PathLike[str]) -> Any:
-        """Load a checkpoint file; returns a :class:`mixlab.weights.LoadReport` and notes it in ``events``."""
+    def load(self, source: str | PathLike[str]) -> Any:
+        """Load weights from a file, an ``https://`` URL, or ``official`` for those of timm's hub.
+
+        Returns a :class:`mixlab.weights.LoadReport` and notes it in ``events``.
+        """
         raise NotImplementedError
+
+    def start(self, source: str | PathLike[str] | None) -> None:
+        """Load the weights that a model starts from.
+
+        Raises:
+            UserError: there are none, and the baseline means nothing without.
+        """
+        if source is not None:
+            self.load(source)
+        elif self.needs_weights:
+            name = self.config.architecture
+            raise expected(f"model {name}", "a file of weights", None, f"pretrained: {self.needs_weights}")
 
     def forward_stages(self, x: Tensor) -> list[Tensor]:
         """Maps of the stages, first to last."""
@@ -109,7 +129,6 @@ class Baseline(nn.Module):
         return counted(self, (self.config.in_channels, *size))
 
 
-Build = Callable[[BaselineConfig], Baseline]
 BASELINES: Registry[Baseline] = Registry("model", "mixlab.baselines")
 """Classes that take a :class:`BaselineConfig`, by name; names such as ``timm:convnext_tiny`` by what stands before the
 colon."""
@@ -181,3 +200,31 @@ def make_baseline(
         **{k: v for k, v in options.items() if k in known},
     )
     return entry(config)
+
+
+def baseline_info(name: str) -> dict[str, Any]:
+    """What a baseline has and costs, by the keys of ``mixlab.models.model_info``; no cost where a package lacks."""
+    said: Published | None = BASELINES[name.partition(":")[0]].published  # type: ignore[attr-defined]
+    info: dict[str, Any] = {
+        "name": name,
+        "depths": [],
+        "widths": [],
+        "mixers": [],
+        "image_size": said.image_size if said else 224,
+        "parameters": None,
+        "macs": None,
+        "published_parameters": said.parameters if said else None,
+        "published_macs": said.macs if said else None,
+        "published_top1": said.top1 if said else None,
+        "paper": said.paper if said else None,
+        "repository": said.repository if said else None,
+        "note": said.note if said else None,
+    }
+    try:
+        with torch.device("meta"):  # no memory, no random numbers
+            model = make_baseline(name, num_classes=1000, in_channels=3, spatial_dims=2, options={})
+    except UserError:
+        return info
+    cost = model.cost((info["image_size"],) * 2)
+    widths = [i["num_chs"] for i in model.feature_info]
+    return {**info, "widths": widths, "parameters": cost.parameters, "macs": cost.macs_needed}

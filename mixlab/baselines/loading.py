@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -11,18 +12,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from mixlab.baselines.base import Baseline
-from mixlab.errors import Quoted, expected
+from mixlab.errors import Quoted, UserError, expected
 from mixlab.weights import LoadReport, open_checkpoint
 from mixlab.weights.checkpoint import Checkpoint
 from mixlab.weights.kernels import fitted
 from mixlab.weights.loading import other_channels
+from mixlab.weights.sources import OFFICIAL, TIMM, local_file
 
 State = Mapping[str, Tensor]
 
 
 def load_baseline(
     model: Baseline,
-    source: str | PathLike[str] | Checkpoint,
+    source: str | PathLike[str],
     *,
     stem: str,
     classifier: str,
@@ -37,7 +39,8 @@ def load_baseline(
 
     Args:
         model: the baseline; its ``events`` get the report.
-        source: a file that :func:`mixlab.weights.open_checkpoint` reads, or what it gives.
+        source: a file that :func:`mixlab.weights.open_checkpoint` reads, the URL of one, ``official``, or ``timm:NAME``
+            for weights of timm's hub.
         stem: the baseline's key of the weight that takes the image's channels.
         classifier: prefix of the classifier's entries in the baseline.
         prefix: what stands before the file's names in the baseline.
@@ -47,7 +50,7 @@ def load_baseline(
     Raises:
         UserError: the file cannot be read, or holds what the network has not, or the other way round.
     """
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(fspath(source))
+    checkpoint = _read(model, fspath(source))
     given = {f"{prefix}{key}": value for key, value in renamed(checkpoint.state).items()}
     own, wrong = model.state_dict(), []
     report, loaded = LoadReport(checkpoint.source, notes=[*notes]), dict(own)
@@ -92,19 +95,42 @@ def filtered(state: State, network: nn.Module, notes: list[str]) -> State:
     return made
 
 
-def hub_checkpoint(timm: Any, name: str, where: str) -> Checkpoint:
-    """The weights that timm's hub has for a model of timm.
+def _read(model: Baseline, source: str) -> Checkpoint:
+    """A checkpoint from wherever it is.
 
     Raises:
-        UserError: they cannot be fetched.
+        UserError: it cannot be reached or read, or nobody is known to host weights of this baseline.
     """
+    if source != OFFICIAL and not source.startswith(TIMM):
+        return open_checkpoint(local_file(source))
+    name = model.hub_name if source == OFFICIAL else source.removeprefix(TIMM)
+    where = f"weights of {model.config.architecture}"
+    if not name:
+        raise expected(where, "the path of a file: no URL is known", source)
     try:
-        network = timm.create_model(name, pretrained=True)
+        network = import_timm(where).create_model(name, pretrained=True)
     except (OSError, RuntimeError, ValueError) as error:  # not online, no such weights
+        if isinstance(error, UserError):
+            raise
         said = " ".join(str(error).split()) or type(error).__name__
         hint = "a name of timm.list_pretrained(), and a connection; or the path of a file"
         raise expected(where, "weights that timm can load", Quoted(said[:300]), hint) from None
-    return Checkpoint(network.state_dict(), Path(f"timm:{name}"), "", ())
+    return Checkpoint(network.state_dict(), Path(f"{TIMM}{name}"), "", ())
+
+
+def import_timm(where: str) -> Any:
+    """The package timm.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # timm's own, when it is imported
+            import timm
+    except ImportError:
+        raise expected(where, "the package timm", None, "pip install 'mixlab[timm]'") from None
+    return timm
 
 
 def _fresh_classifier(own: State, given: State, prefix: str) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from mixlab.architectures import Published
 from mixlab.baselines.base import Baseline, BaselineConfig, register_baseline
-from mixlab.baselines.loading import State, filtered, load_baseline
-from mixlab.baselines.timm_models import import_timm
+from mixlab.baselines.loading import State, filtered, import_timm, load_baseline
 from mixlab.errors import Quoted, expected
 from mixlab.weights import LoadReport
 
@@ -45,6 +45,7 @@ class RadDino(Baseline):
     """
 
     takes = frozenset({"image_size", "dropout"})
+    published = Published(paper="arXiv:2401.10815", repository="microsoft/rad-dino", image_size=SIZE)
     head: nn.Module
     needs_weights = "model.safetensors of microsoft/rad-dino (huggingface.co), downloaded by you"
 
@@ -84,7 +85,7 @@ class RadDino(Baseline):
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.dropout(self.forward_features(x)))
 
-    def load(self, path: str | PathLike[str]) -> LoadReport:
+    def load(self, source: str | PathLike[str]) -> LoadReport:
         """Load a file, or the folder that holds it.
 
         Raises:
@@ -96,7 +97,7 @@ class RadDino(Baseline):
             return filtered(to_timm(state), self.body, notes)
 
         stem = "body.patch_embed.proj.weight"
-        file = weights_file(path)
+        file = weights_file(source)
         return load_baseline(self, file, stem=stem, classifier="head", prefix="body.", renamed=renamed, notes=notes)
 
 

@@ -12,6 +12,7 @@ from os import PathLike
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mixlab.architectures import Published
 from mixlab.baselines.base import Baseline, BaselineConfig, register_baseline
 from mixlab.baselines.loading import load_baseline
 from mixlab.cost import Cost, Size, convolution, linear
@@ -88,6 +89,8 @@ class ResNet18(Baseline):
     """
 
     takes = frozenset({"kernel_size", "dropout", "image_size"})
+    hub_name = "resnet18"
+    published = Published(paper="arXiv:1512.03385", repository="KaimingHe/deep-residual-networks", macs=1.8)
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__(config)
@@ -150,7 +153,7 @@ class ResNet18(Baseline):
         classes = self.config.num_classes
         return total + pool + (linear(WIDTHS[-1], classes, 1) if classes else Cost())
 
-    def load(self, path: str | PathLike[str]) -> LoadReport:
+    def load(self, source: str | PathLike[str]) -> LoadReport:
         """Load a file with the names of torchvision and timm.
 
         A published 3x3 kernel goes into the centre of a larger one, zeros around it, which computes the same; image
@@ -159,4 +162,4 @@ class ResNet18(Baseline):
         Raises:
             UserError: the file cannot be read, holds something else, or is of other dimensions.
         """
-        return load_baseline(self, path, stem="conv1.weight", classifier="fc")
+        return load_baseline(self, source, stem="conv1.weight", classifier="fc")

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 from torch import Tensor, nn
 
 from mixlab.baselines.base import Baseline, BaselineConfig, register_baseline
-from mixlab.baselines.loading import filtered, hub_checkpoint, load_baseline
+from mixlab.baselines.loading import filtered, import_timm, load_baseline
 from mixlab.errors import Quoted, UserError, expected, nearest
 from mixlab.weights import LoadReport
-
-OFFICIAL = "official"  # for `pretrained`, as of any model
-
-
-def import_timm(where: str) -> Any:
-    """The package timm.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import timm
-    except ImportError:
-        raise expected(where, "the package timm", None, "pip install 'mixlab[timm]'") from None
-    return timm
 
 
 @register_baseline("timm")
@@ -45,7 +30,7 @@ class TimmModel(Baseline):
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__(config)
-        self.name = config.architecture.partition(":")[2]
+        self.name = self.hub_name = config.architecture.partition(":")[2]
         where = f"model {config.architecture}"
         timm = import_timm(where)
         if config.spatial_dims != 2:
@@ -107,7 +92,7 @@ class TimmModel(Baseline):
         listed = getattr(self.body, "no_weight_decay", set)
         return {f"body.{name}" for name in listed()}
 
-    def load(self, path: str | PathLike[str]) -> LoadReport:
+    def load(self, source: str | PathLike[str]) -> LoadReport:
         """Load a file as timm or the authors name it, through timm's own filter of names where it has one.
 
         Raises:
@@ -122,18 +107,13 @@ class TimmModel(Baseline):
         notes: list[str] = []
         return load_baseline(
             self,
-            self._source(path),
+            source,
             stem=f"body.{stem}.weight",
             classifier=f"body.{head}",
             prefix="body.",
             renamed=lambda state: filtered(state, self.body, notes),
             notes=notes,
         )
-
-    def _source(self, path: str | PathLike[str]) -> Any:
-        if fspath(path) != OFFICIAL:
-            return path
-        return hub_checkpoint(import_timm("pretrained"), self.name, f"weights {self.config.architecture}")
 
 
 def _first(names: Any) -> str:

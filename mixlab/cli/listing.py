@@ -80,9 +80,9 @@ def _model_table(rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         table.add_row(
             row["name"],
-            f"{row['parameters'] / 1e6:.2f}",
+            _shown(row["parameters"], ".2f", 1e6),
             _shown(row["published_parameters"]),
-            f"{row['macs'] / 1e9:.2f}",
+            _shown(row["macs"], ".2f", 1e9),
             _shown(row["published_macs"]),
             str(row["image_size"]),
             _shown(row["published_top1"], ".1f"),
@@ -97,8 +97,8 @@ _MODEL_CAPTION = (
 )
 
 
-def _shown(value: float | None, form: str = "g") -> str:
-    return "-" if value is None else format(value, form)
+def _shown(value: float | None, form: str = "g", unit: float = 1) -> str:
+    return "-" if value is None else format(value / unit, form)
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Every architecture of mixlab as a model of timm (``pip install "mixlab[timm]"``).
 
-Importing this file registers the names of ``mixlab.list_models()`` with timm:
+Importing this file registers every MetaFormer of ``mixlab.list_models()`` with timm:
 
 >>> import timm, mixlab.plugins.timm
 >>> model = timm.create_model("metaformer_s12", token_mixer="local_attention", kernel_size=5, features_only=True)
@@ -34,7 +34,7 @@ from mixlab.errors import expected
 from mixlab.heads import HEADS
 from mixlab.heads.base import check_pool
 from mixlab.metaformer import MetaFormer, MetaFormerConfig
-from mixlab.models import ModelConfig, list_models
+from mixlab.models import ModelConfig
 from mixlab.norms import build_norm
 from mixlab.ops.windows import per_axis
 from mixlab.registry import Part
@@ -183,7 +183,7 @@ def _under_our_names(state: Mapping[str, Tensor], model: TimmMetaFormer) -> dict
 def register() -> list[str]:
     """Register the architectures that timm does not have from us yet; returns timm's names of those."""
     added = []
-    for name in sorted(set(list_models()) - set(NAMES.values())):
+    for name in sorted(set(ARCHITECTURES) - set(NAMES.values())):
         timms = f"mixlab_{name}" if timm.is_model(name) else name
         default_cfgs.update(generate_default_cfgs({timms: _pretrained_cfg(name)}))
         globals()[timms] = register_model(_entry(timms, name))

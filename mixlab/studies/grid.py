@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mixlab.data import DataConfig
@@ -23,6 +24,9 @@ class StudyConfig:
     """Name of the study and of its folder."""
     mixers: list[Any] = field(default_factory=list)
     """Token mixers: names, mappings with options, or lists of them that are cycled over the blocks."""
+    baselines: list[Any] = field(default_factory=list)
+    """Whole models to compare with, each trained once a seed and data set: names such as resnet18 or timm:NAME, or
+    mappings of a model's fields, such as {name: resnet18, kernel_size: 5}."""
     kernel_sizes: list[Any] = field(default_factory=list)
     """Kernel sizes for mixers (or parts of cycled lists) that have one: an int, or one per axis; others appear once."""
     stages: list[str] = field(default_factory=list)
@@ -38,7 +42,7 @@ class StudyConfig:
     recipe: Recipe = field(default_factory=Recipe)
     """How every run is trained (in a file also `preset: short`)."""
     mixer_recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Fields of the recipe that differ for a mixer, by its name."""
+    """Fields of the recipe that differ for a mixer or a baseline, by its name."""
     precision: str = "auto"
     """`32-true`, `bf16-mixed`, ...; `auto` is bfloat16 on a CUDA device that has it, else float32."""
     imports: list[str] = field(default_factory=list)
@@ -49,7 +53,7 @@ class StudyConfig:
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
             raise expected("study name", "a name that can be a folder's", self.name, "letters, digits, - and _")
-        if not self.mixers:
+        if not self.mixers and not self.baselines:
             raise expected("study mixers", "at least one mixer", self.mixers, "--mixers identity,pooling,sep_conv")
         if not self.data:
             raise expected("study data", "at least one data set", self.data, "--data digits")
@@ -57,10 +61,10 @@ class StudyConfig:
             raise expected("study seeds", "at least one seed", self.seeds, "--seeds 3")
         if any(seed < 0 for seed in self.seed_list):
             raise expected("study seeds", "seeds of 0 or more", self.seeds, "--base-seed 0")
-        names = {part.name for mixer in self.mixers for part in mixer_parts(mixer)}
+        names = {part.name for mixer in [*self.mixers, *self.baselines] for part in mixer_parts(mixer)}
         for name in self.mixer_recipes:
             if name not in names:
-                raise unknown("mixer of this study in mixer_recipes", name, names)
+                raise unknown("mixer or baseline of this study in mixer_recipes", name, names)
 
     @property
     def seed_list(self) -> list[int]:
@@ -76,7 +80,7 @@ class StudyConfig:
         if "data" in plain:
             data = plain["data"] if isinstance(plain["data"], list) else [plain["data"]]
             plain["data"] = [{"name": d} if isinstance(d, str) else d for d in data]
-        for key in ("mixers", "kernel_sizes", "stages"):
+        for key in ("mixers", "baselines", "kernel_sizes", "stages"):
             if key in plain and not isinstance(plain[key], list):
                 plain[key] = [plain[key]]
         if "recipe" in plain:
@@ -128,6 +132,11 @@ class StudyConfig:
                     label += f"-{stages}" if len(self.stages) > 1 else ""
                     label += f"-{slug(data.name)}" if len(self.data) > 1 else ""
                     yield mixer, model, label
+        for baseline in self.baselines:
+            fields = {"name": baseline} if isinstance(baseline, str) else baseline
+            model = build(ModelConfig, fields, f"study baselines, {fields.get('name', '?')}")
+            label = baseline_label(fields) + (f"-{slug(data.name)}" if len(self.data) > 1 else "")
+            yield baseline, model, label
 
     def _folded(self) -> Iterator[DataConfig]:
         for data in self.data:
@@ -145,6 +154,17 @@ class StudyConfig:
             return self.recipe
         name = mixer_parts(mixer)[0].name
         return build(Recipe, {**to_plain(self.recipe), **changes}, f"mixer_recipes, {name}")
+
+
+def baseline_label(fields: Mapping[str, Any]) -> str:
+    """``resnet18``, or ``resnet18-k5``, and what else was changed in the model; of weights the file's name."""
+    names = [str(fields.get("name", ModelConfig.name))]
+    for key, value in to_plain(dict(fields)).items():
+        if key == "kernel_size":
+            names.append(f"k{'x'.join(map(str, value)) if isinstance(value, list) else value}")
+        elif key != "name":
+            names.append(f"{key}={Path(value).stem if key == 'pretrained' else value}")
+    return "-".join(names)
 
 
 def slug(name: str) -> str:

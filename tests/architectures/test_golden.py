@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from mixlab.architectures import ARCHITECTURES
 from mixlab.channel_mixers import CHANNEL_MIXERS
 from mixlab.embeddings import EMBEDDINGS, POSITIONS
 from mixlab.heads import HEADS
@@ -189,7 +190,7 @@ def test_version_of_the_digests() -> None:
     assert NUMERICS_VERSION == VERSION
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_models(name: str) -> None:
     assert MODELS.get(name) == digest(name)
 

@@ -10,12 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixlab.architectures import ARCHITECTURES, published
 from mixlab.errors import UserError
 from mixlab.metaformer import MetaFormer
-from mixlab.models import ModelConfig, create_model, list_models
+from mixlab.models import ModelConfig, create_model
 from mixlab.weights import to_official
 from tests.architectures.kinds import layers, parts, smallest, with_depth
 from tests.architectures.sizes import FUSED_PARAMETERS, KEYS, MACS, PARAMETERS
 
-NAMES = list_models()
+NAMES = list(ARCHITECTURES)
 DISTINCT = smallest(NAMES, layers)
 WHOLE = smallest(DISTINCT, parts)  # at full depth
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -127,8 +128,7 @@ def read_table(table: Path) -> list[dict[str, str]]:
     if bad or not rows:
         got = Quoted(f"none in line {', '.join(bad[:20])}" if rows else "an empty table")
         raise expected(f"{where}, {table}", "a filestem and a patient_id in each line", got)
-    stems = [row["filestem"] for row in rows]
-    twice = sorted({s for s in stems if stems.count(s) > 1}) if len(set(stems)) < len(stems) else []
+    twice = [stem for stem, count in Counter(row["filestem"] for row in rows).items() if count > 1]
     if twice:
         raise expected(f"{where}, {table}", "each image once", Quoted(f"twice: {', '.join(twice[:10])}"))
     return rows
