@@ -14,9 +14,13 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
     """Refuse options that this data set or this model cannot have.
 
     Raises:
-        UserError: a balanced sampler for multi-label data, dropout for a head that has no dropout layer, or another
-            learning rate for new parameters of a model that nothing was loaded into.
+        UserError: a balanced sampler for multi-label data, dropout for a head that has no dropout layer, another
+            learning rate for new parameters of a model that nothing was loaded into, or layer-wise rates for a network
+            without blocks.
     """
+    if recipe.layer_decay is not None and not len(getattr(model, "stages", ())):
+        want = "a model with stages of blocks, which the rates follow"
+        raise expected("recipe.layer_decay", want, type(model).__name__, "null")
     if recipe.new_lr_scale is not None and not getattr(model, "new_parameters", set()):
         want = "a model that starts from weights and has parameters that are not in them"
         raise expected("recipe.new_lr_scale", want, recipe.new_lr_scale, "null, or model.pretrained")

@@ -20,6 +20,8 @@ from mixlab.models import ModelConfig
 from mixlab.studies.evaluation import evaluate_run
 from mixlab.studies.grid import StudyConfig
 from mixlab.studies.run_config import RunConfig
+from mixlab.training.checks import check_recipe
+from mixlab.training.recipe import Recipe
 from tests.data.make import image_folder
 from tests.studies.small import runs_by_label, train
 
@@ -131,6 +133,11 @@ def test_baselines_have_recipes_and_errors_of_their_own() -> None:
         study("digits")
     same = study("digits", baselines=[{"name": "resnet18", "pretrained": "a/b/weights.pth"}])
     assert same.runs()[0].label == "resnet18-pretrained=weights"
+
+
+def test_layer_decay_needs_blocks() -> None:
+    with pytest.raises(UserError, match=r"layer_decay: expected a model with stages of blocks"):
+        check_recipe(Recipe(layer_decay=0.8), DataConfig(), create_model("resnet18", num_classes=2))
 
 
 @pytest.mark.slow
