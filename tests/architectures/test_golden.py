@@ -20,7 +20,7 @@ from mixlab.channel_mixers import CHANNEL_MIXERS
 from mixlab.embeddings import EMBEDDINGS, POSITIONS
 from mixlab.heads import HEADS
 from mixlab.mixers import MIXERS
-from mixlab.models import ModelConfig, list_models
+from mixlab.models import ModelConfig
 from mixlab.norms import NORMS
 from mixlab.registry import Registry
 from mixlab.studies.run_config import NUMERICS_VERSION
