@@ -31,9 +31,11 @@ def mixer_info(name: str, **options: Any) -> dict[str, Any]:
         that a map of zeros does not stay one; None for a mixer that cannot be built with 96 channels.
     """
     mixer: Any = MIXERS[name]
+    built = _built(name, options)
     known = {k: None if p.default is p.empty else p.default for k, p in MIXERS.options(name).items()}
     summary = (mixer.__doc__ or "").strip().split("\n")[0]
-    facts = {**mixer.includes.to_dict(), "bias": _has_bias(name, options)}
+    includes: Includes = (built or mixer).includes
+    facts = {**includes.to_dict(), "bias": None if built is None else _has_bias(built)}
     if "subtract_input" in known:
         facts["subtracts_input"] = bool(options.get("subtract_input", known["subtract_input"]))
     return {"name": name, "summary": summary, "options": known, **{fact: facts[fact] for fact in FACTS}}
@@ -43,13 +45,17 @@ FACTS = ("subtracts_input", "projections", "mixes_channels", "bias", "learned", 
 """What :func:`mixer_info` says of what a mixer includes, in the order of tables."""
 
 
-def _has_bias(name: str, options: dict[str, Any]) -> bool | None:
+def _built(name: str, options: dict[str, Any]) -> Mixer | None:
+    """The mixer with these options, without memory; None if it cannot be built with 96 channels."""
     grid = {"grid_size": (GRID, GRID)} if MIXERS[name].needs_grid else {}  # type: ignore[attr-defined]
     try:
         with torch.device("meta"):  # no memory, no random numbers
-            mixer = MIXERS.build(Part(name, options), WIDTH, spatial_dims=2, **grid)
+            return MIXERS.build(Part(name, options), WIDTH, spatial_dims=2, **grid)
     except UserError:
         return None
+
+
+def _has_bias(mixer: Mixer) -> bool:
     return any(key.rpartition(".")[2] == "bias" for key, _ in mixer.named_parameters())
 
 

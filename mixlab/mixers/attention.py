@@ -43,7 +43,7 @@ class Attention(Mixer):
     Raises:
         UserError: ``head_dim`` does not divide ``dim``.
 
-    Cost: ``4 N dim² + 2 N² dim`` MACs and ``heads`` softmaxes over ``N x N`` scores.
+    Cost: ``4 N dim² + 2 N² dim`` MACs and ``heads`` softmaxes over ``N x N`` scores, for ``N`` positions and tokens.
 
     Source: Vaswani et al., 2017, as in the attention hybrids of PoolFormer (arXiv:2111.11418): no bias on q, k, v;
     heads of 32.
@@ -80,8 +80,9 @@ class Attention(Mixer):
         tokens_out = None if tokens is None else mixed[:, :count]
         return mixed[:, count:].transpose(1, 2).reshape(x.shape), tokens_out
 
-    def cost(self, size: Size) -> Cost:
-        n, dim = math.prod(size), self.dim
+    def cost(self, size: Size, tokens: int = 0) -> Cost:
+        """Cost for a map of ``size`` and that many global tokens."""
+        n, dim = math.prod(size) + tokens, self.dim
         qkv = linear(dim, 3 * dim, n, bias=self.qkv.bias is not None)
         proj = linear(dim, dim, n, bias=self.proj.bias is not None)
         scores = macs(n * n * dim, activations=self.heads * n * n)

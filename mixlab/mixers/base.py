@@ -41,8 +41,9 @@ class Mixer(nn.Module):
     constructor is ``Mixer(dim, *, spatial_dims=2, **own_options)``.
 
     A mixer with ``uses = {"tokens"}`` also takes global tokens ``(B, G, dim)``: ``forward(x, tokens=None)`` returns
-    ``(x, tokens)``. A mixer with ``needs_grid = True`` has parameters of the grid's size and takes ``grid_size``. One
-    with ``keeps_init = True`` sets its own parameters; in others the backbone initialises linear layers.
+    ``(x, tokens)``, and its cost is ``cost(size, tokens=0)`` with their number. A mixer with ``needs_grid = True`` has
+    parameters of the grid's size and takes ``grid_size``. One with ``keeps_init = True`` sets its own parameters; in
+    others the backbone initialises linear layers.
     """
 
     includes: ClassVar[Includes] = Includes()

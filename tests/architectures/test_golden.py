@@ -118,6 +118,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "qkv_bias": False,
         "proj_bias": True,
         "subtract_input": False,
+        "border": "clip",
+        "slopes": False,
+        "relative_bias": False,
+        "qk_norm": False,
+        "softcap": None,
         "backend": "auto",
     },
     "token mixer/manhattan_attention": {

@@ -22,7 +22,7 @@ def test_local_equals_full_attention_when_the_window_covers_the_grid(
     local = LocalAttention(8, spatial_dims=dims, head_dim=4, kernel_size=kernel, backend=backend).double()
     local.load_state_dict(full.state_dict())
     x = torch.randn(2, 8, *size, dtype=torch.float64)
-    torch.testing.assert_close(local(x), full(x)[0])
+    torch.testing.assert_close(local(x)[0], full(x)[0])
 
 
 def test_pooling_is_a_depthwise_convolution_away_from_borders() -> None:

@@ -292,7 +292,7 @@ def test_local_attention_is_the_same_in_both_layouts(monkeypatch: pytest.MonkeyP
     for least in (1, 10**9):
         monkeypatch.setattr("mixlab.mixers.local_attention.PLANAR_POSITIONS", least)
         own = x.clone().requires_grad_()
-        out = mixer(own)
+        out, _ = mixer(own)
         assert mixer._planar(own) == (least == 1)
         assert calls.innermost(out)
         found.append([out, *torch.autograd.grad(out, [own, *mixer.parameters()], grad)])

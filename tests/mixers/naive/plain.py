@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.mixers.naive.base import Array, Counter, Index, column, is_inside, linear, positions, softmax, window
+from tests.mixers.naive.base import Array, Counter, column, is_inside, linear, positions, softmax, window
 
 
 def identity(mixer: Any, x: Array, count: Counter) -> Array:
@@ -57,11 +57,11 @@ def conv(mixer: Any, x: Array, count: Counter) -> Array:
     return convolution(mixer.conv, x, count)
 
 
-def _attend(mixer: Any, x: Array, count: Counter, neighbours: Callable[[Index], list[Index]]) -> Array:
+def attention(mixer: Any, x: Array, count: Counter) -> Array:
     q, k, v = np.split(linear(x, mixer.qkv, count), 3)
     mixed = np.zeros_like(x)
-    for at in positions(x.shape[1:]):
-        keys = neighbours(at)
+    keys = positions(x.shape[1:])
+    for at in keys:
         for head in range(mixer.heads):
             own = slice(head * mixer.head_dim, (head + 1) * mixer.head_dim)
             scores = [count.dot(column(q[own], at), column(k[own], n)) / math.sqrt(mixer.head_dim) for n in keys]
@@ -73,23 +73,11 @@ def _attend(mixer: Any, x: Array, count: Counter, neighbours: Callable[[Index], 
     return linear(mixed, mixer.proj, count)
 
 
-def attention(mixer: Any, x: Array, count: Counter) -> Array:
-    return _attend(mixer, x, count, lambda at: positions(x.shape[1:]))
-
-
-def local_attention(mixer: Any, x: Array, count: Counter) -> Array:
-    size = x.shape[1:]
-    return _attend(
-        mixer, x, count, lambda at: [n for n in window(at, mixer.kernel_size, mixer.dilation) if is_inside(n, size)]
-    )
-
-
 NAIVE: dict[str, Callable[[Any, Array, Counter], Array]] = {
     "identity": identity,
     "pooling": pooling,
     "conv": conv,
     "sep_conv": conv,
     "attention": attention,
-    "local_attention": local_attention,
 }
-OPTIONS: dict[str, dict[str, Any]] = {"attention": {"head_dim": 3}, "local_attention": {"head_dim": 3}}
+OPTIONS: dict[str, dict[str, Any]] = {"attention": {"head_dim": 3}}
