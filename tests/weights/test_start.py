@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mixlab import create_model
+from mixlab.embeddings import GlobalTokens
 from mixlab.errors import UserError
 from mixlab.metaformer import MetaFormer
 from mixlab.models import ModelConfig
@@ -170,3 +171,24 @@ def test_timm_refuses_what_it_would_leave_out() -> None:
     plugin = pytest.importorskip("mixlab.plugins.timm")
     with pytest.raises(UserError, match="weights by timm's own arguments"):
         plugin.TimmMetaFormer("metaformer_nano", token_mixer="local_attention", init="pooling")
+
+
+def test_global_tokens_and_feature_maps_go_with_a_start(files: dict[str, Path]) -> None:
+    """The published pooling takes no tokens; the mixer that replaces it everywhere does."""
+    tokens = GlobalTokens(registers=2, start_stage=2)
+    model = create_model(
+        PPAA, pretrained=files[PPAA], image_size=64, stages="IITT", letters={"I": "identity"},
+        token_mixer={"name": "attention", "init": "warm"}, global_tokens=GlobalTokens(registers=2, start_stage=2),
+    )  # fmt: skip
+    assert model.config.global_tokens == tokens
+    assert "new tokens: global tokens" in report_of(model)
+    assert not [e for e in model.events if e["kind"] == "tokens_bypass"]
+    with pytest.raises(UserError, match="a mixer that takes global tokens"):
+        create_model(NAME, pretrained=files[NAME], token_mixer="sep_conv", init="pooling", global_tokens=tokens)
+    maps = create_model(
+        NAME, pretrained=files[NAME], token_mixer="sep_conv", kernel_size=3, init="pooling", features_only=True,
+        out_norm="group_norm",
+    )  # fmt: skip
+    assert "new out_norms.0.weight: norm of returned maps" in report_of(maps)
+    assert "dropped head.fc.weight: feature maps are returned" in report_of(maps)
+    assert len(maps(images(64, 64))) == 4
