@@ -74,6 +74,17 @@ def test_what_counts_keys_says_how_far_it_is(name: str) -> None:
     assert report.adapted["stages.0.blocks.0.token_mixer.cpb.fc1.weight"] == "a column of zeros for depth"
 
 
+@pytest.mark.parametrize("border", ["clip", "shift"])
+def test_a_bias_table_is_the_same_in_each_slice(border: str) -> None:
+    flat = nano({"name": "local_attention", "relative_bias": True, "qk_norm": True, "border": border}, image_size=48)
+    volume, report = inflate(flat)
+    key = "stages.0.blocks.0.token_mixer.relative_bias"
+    depth = 3 if border == "clip" else 5
+    assert report.adapted[key] == f"the same in each of {depth} slices"
+    got, want = on_slices(volume, flat, 48)
+    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
 def test_coordinates_of_patch_embeddings_get_a_column_of_zeros() -> None:
     flat = nano("pooling", embedding="coord_mlp+conv", image_size=16)
     volume, report = inflate(flat)

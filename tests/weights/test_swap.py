@@ -117,6 +117,25 @@ def test_a_model_with_local_attention_as_pooling_equals_its_poolformer(kernel: i
     assert_accounted(report, model)
 
 
+def test_extensions_that_weigh_neighbours_cannot_act_as_pooling() -> None:
+    for options, words in (
+        ({"slopes": True}, "slopes: expected none"),
+        ({"border": "shift"}, "border: expected 'clip'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            swap_mixers(nano("pooling"), "local_attention", init="pooling", **options)
+    model = nano("pooling")
+    want = out(model)
+    swap_mixers(model, "local_attention", init="pooling", relative_bias=True, qk_norm=True, softcap=5.0)
+    torch.testing.assert_close(out(model), want, atol=1e-5, rtol=1e-5)
+
+
+def test_extensions_of_a_warm_start_are_said() -> None:
+    report = swap_mixers(nano("attention"), "local_attention", kernel_size=5, init="warm", relative_bias=True)
+    assert "note: local_attention: relative_bias True" in report.summary()
+    assert {k.rpartition(".")[2] for k in report.new} == {"relative_bias"}
+
+
 def test_a_start_as_pooling_learns() -> None:
     """With zero queries the keys' gradient is zero at first, the queries' is not."""
     model = nano("pooling")
