@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from mixlab.channel_mixers import CHANNEL_MIXERS
+from mixlab.embeddings import EMBEDDINGS, POSITIONS
 from mixlab.mixers import FACTS, MIXERS, mixer_info
 from mixlab.models import list_models, model_info
 from mixlab.registry import Registry
@@ -48,8 +49,11 @@ def cost_section(registry: Registry[Any], name: str) -> str:
 
 
 def reference(part: Any) -> str:
-    """Sphinx's directive for a class."""
-    return f"```{{eval-rst}}\n.. autoclass:: {part.__module__}.{part.__qualname__}\n   :members: forward, cost\n```\n"
+    """Sphinx's directive for a class, or for a function that makes one."""
+    name = f"{part.__module__}.{part.__qualname__}"
+    if not isinstance(part, type):
+        return f"```{{eval-rst}}\n.. autofunction:: {name}\n```\n"
+    return f"```{{eval-rst}}\n.. autoclass:: {name}\n   :members: forward, cost\n```\n"
 
 
 def mixer_page(name: str) -> str:
@@ -58,6 +62,36 @@ def mixer_page(name: str) -> str:
     facts = table(["includes", ""], [[f.replace("_", " "), say(info[f])] for f in FACTS])
     page = f"# {name}\n\n{reference(MIXERS[name])}\n## What it includes\n\n{facts}\n"
     return f"{page}## Cost\n\n{cost_section(MIXERS, name)}"
+
+
+def embeddings_page() -> str:
+    """All patch embeddings and positions."""
+    rows = []
+    for name in EMBEDDINGS:
+        with torch.device("meta"):
+            cost = EMBEDDINGS[name](64, 128).cost(SIZE)
+        options = ", ".join(f"{k}={p.default}" for k, p in EMBEDDINGS.options(name).items())
+        rows.append([f"`{name}`", options, f"{cost.parameters:,}", millions(cost.macs_needed)])
+    index = table(["name", "options", "parameters", "MACs (M)"], rows)
+    parts = [f"## {name}\n\n{reference(EMBEDDINGS[name])}" for name in EMBEDDINGS]
+    places = [f"## position {name}\n\n{reference(POSITIONS[name])}" for name in POSITIONS]
+    return f"{EMBEDDINGS_TEXT}\n{index}\n" + "\n".join([*parts, *places])
+
+
+EMBEDDINGS_TEXT = """# Patch embeddings
+
+What makes tokens: the stem, and the downsampling before each later stage. A model takes another one by name, for all
+stages or as a list of one a stage; each stage keeps its stride.
+
+```python
+mixlab.create_model("metaformer_s12", embedding="coord_mlp+conv")
+mixlab.create_model("metaformer_s12", stem_stride=2)  # small images and dense tasks: features at strides 2, 4, 8, 16
+```
+
+In study files the same fields stand under `model:`. `conv` and `coord_mlp+conv` take the published convolution of a
+stage, and an overlapping one where none was published. Parameters and multiply-accumulates below: from 64 to 128
+channels, on a map of 56 x 56 positions, with default options.
+"""
 
 
 def channel_mixers_page() -> str:
@@ -88,6 +122,7 @@ def write_pages(folder: Path) -> None:
         f"comparison that does not say so misleads.\n\n{index}\n{toc}"
     )
     (folder / "channel_mixers.md").write_text(channel_mixers_page())
+    (folder / "embeddings.md").write_text(embeddings_page())
     (folder / "models.md").write_text(models_page())
 
 

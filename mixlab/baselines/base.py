@@ -42,6 +42,8 @@ class BaselineConfig:
     """Dropout before the classifier."""
     drop_path_rate: float | None = None
     """Stochastic depth; None for the network's own rate."""
+    inflate: str | None = None
+    """How 2D weights become 3D: ``centre`` or ``mean``; None for weights of the network's own dimension."""
     stages: ClassVar[tuple[()]] = ()
     """No stages of blocks, in which token mixers could be exchanged."""
 
@@ -94,6 +96,8 @@ class Baseline(nn.Module):
         Raises:
             UserError: there are none, and the baseline means nothing without.
         """
+        if source is None and self.config.inflate is not None:
+            raise expected("model inflate", "weights to inflate", None, "pretrained: FILE")
         if source is not None:
             self.load(source)
         elif self.needs_weights:

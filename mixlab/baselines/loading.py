@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mixlab.baselines.base import Baseline
 from mixlab.errors import Quoted, UserError, expected
 from mixlab.weights import LoadReport, open_checkpoint
 from mixlab.weights.checkpoint import Checkpoint
+from mixlab.weights.inflate import check_inflate, inflated_kernel
 from mixlab.weights.kernels import fitted
 from mixlab.weights.loading import other_channels
 from mixlab.weights.sources import OFFICIAL, TIMM, local_file
@@ -35,7 +37,8 @@ def load_baseline(
     """Load a checkpoint into a baseline.
 
     Image channels are adapted as everywhere in mixlab; a kernel goes into the centre of a larger one, zeros around it;
-    a classifier of another number of classes stays fresh. Everything else must fit.
+    2D kernels fill 3D ones as ``config.inflate`` says; a classifier of another number of classes stays fresh.
+    Everything else must fit.
 
     Args:
         model: the baseline; its ``events`` get the report.
@@ -53,6 +56,7 @@ def load_baseline(
     checkpoint = _read(model, fspath(source))
     given = {f"{prefix}{key}": value for key, value in renamed(checkpoint.state).items()}
     own, wrong = model.state_dict(), []
+    adapted = partial(_adapted, stem=stem, how=model.config.inflate)
     report, loaded = LoadReport(checkpoint.source, notes=[*notes]), dict(own)
     fresh = _fresh_classifier(own, given, f"{classifier}.")
     for key in dict.fromkeys([*own, *given]):
@@ -65,7 +69,7 @@ def load_baseline(
         elif value is not None and there is not None and value.shape == there.shape:
             loaded[key] = there
             report.kept[key] = value.numel()
-        elif value is not None and there is not None and (made := _adapted(key, there, value, stem)) is not None:
+        elif value is not None and there is not None and (made := adapted(key, there, value)) is not None:
             loaded[key], report.adapted[key] = made
         elif value is not None and there is None and key.endswith("num_batches_tracked"):
             report.new[key] = "a counter that old files lack"
@@ -144,15 +148,22 @@ def _fresh_classifier(own: State, given: State, prefix: str) -> str:
     return f"{next(iter(ours.values()))[0]} classes" if ours else "features instead of classes"
 
 
-def _adapted(key: str, given: Tensor, value: Tensor, stem: str) -> tuple[Tensor, str] | None:
-    """The stem for other image channels, or a kernel for a larger window; and how it was made."""
-    if given.ndim != value.ndim or given.ndim < 3 or given.shape[0] != value.shape[0]:
+def _adapted(key: str, given: Tensor, value: Tensor, stem: str, how: str | None) -> tuple[Tensor, str] | None:
+    """The stem for other image channels, a kernel for a larger window or for volumes; and how it was made."""
+    steps: list[str] = []
+    if given.ndim < 3 or value.ndim < 3 or given.shape[0] != value.shape[0]:
         return None
-    if key == stem and given.shape[2:] == value.shape[2:]:
-        return other_channels(given, value.shape[1]), f"from {given.shape[1]} to {value.shape[1]} image channels"
-    if given.shape[1] == value.shape[1] and key != stem:
-        return fitted(given, tuple(value.shape[2:]))
-    return None
+    if key == stem and given.shape[1] != value.shape[1]:
+        steps.append(f"from {given.shape[1]} to {value.shape[1]} image channels")
+        given = other_channels(given, value.shape[1])
+    if given.ndim == 4 and value.ndim == 5 and how is not None:
+        given, said = fitted(given, tuple(value.shape[3:]))
+        given = inflated_kernel(given, value.shape[2], check_inflate(how))
+        steps += [*filter(None, [said]), f"{how}: 2D kernel to {value.shape[2]} slices"]
+    elif given.ndim == value.ndim and given.shape[1] == value.shape[1] and key != stem:
+        given, said = fitted(given, tuple(value.shape[2:]))
+        steps += filter(None, [said])
+    return (given, ", then ".join(steps)) if steps and given.shape == value.shape else None
 
 
 def _misfit(given: Tensor | None, value: Tensor | None) -> str:
@@ -164,4 +175,4 @@ def _misfit(given: Tensor | None, value: Tensor | None) -> str:
 def _hint(own: State, given: State) -> str:
     """Weights of 2D kernels in a 3D network are the likely slip."""
     flat = any(k in own and own[k].ndim == 5 and v.ndim == 4 for k, v in given.items())
-    return "a file of 3D weights: these are 2D" if flat else ""
+    return "a file of 3D weights, or inflate: centre (or mean), as these are 2D" if flat else ""

@@ -68,7 +68,13 @@ class RadDino(Baseline):
         width = self.body.num_features
         self.head = nn.Linear(width, config.num_classes) if config.num_classes else nn.Identity()
         self.feature_info = [{"num_chs": width, "reduction": (PATCH, PATCH), "module": "body"}]
-        self.events.append({"kind": "model", "message": "rad_dino is frozen: a linear layer on its class token learns"})
+        self.events.append(
+            {
+                "kind": "model",
+                "message": "rad_dino is frozen: a linear layer on its class token learns; images are normalised "
+                "by their own set's statistics, not by those of its pre-training",
+            }
+        )
 
     def train(self, mode: bool = True) -> RadDino:
         """The frozen network stays in evaluation mode."""

@@ -88,7 +88,7 @@ class ResNet18(Baseline):
     local-attention study that mixlab reproduces. Weights: any file with the names of torchvision and timm.
     """
 
-    takes = frozenset({"kernel_size", "dropout", "image_size"})
+    takes = frozenset({"kernel_size", "dropout", "image_size", "inflate"})
     hub_name = "resnet18"
     published = Published(paper="arXiv:1512.03385", repository="KaimingHe/deep-residual-networks", macs=1.8)
 
@@ -157,7 +157,8 @@ class ResNet18(Baseline):
         """Load a file with the names of torchvision and timm.
 
         A published 3x3 kernel goes into the centre of a larger one, zeros around it, which computes the same; image
-        channels are adapted; a classifier of another number of classes stays fresh.
+        channels are adapted; a classifier of another number of classes stays fresh. ``inflate`` lets 2D weights start
+        a 3D network.
 
         Raises:
             UserError: the file cannot be read, holds something else, or is of other dimensions.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from mixlab import create_model, list_models, model_info
-from mixlab.baselines import BASELINES, Baseline, baseline_info
+from mixlab.baselines import BASELINES, Baseline, baseline_info, make_baseline
 from mixlab.baselines import loading as baseline_loading
 from mixlab.baselines.rad_dino import RadDino
 from mixlab.cli import main
@@ -20,6 +21,7 @@ from mixlab.models import ModelConfig
 from mixlab.studies.evaluation import evaluate_run
 from mixlab.studies.grid import StudyConfig
 from mixlab.studies.run_config import RunConfig
+from mixlab.studies.user_files import import_files
 from mixlab.training.checks import check_recipe
 from mixlab.training.recipe import Recipe
 from tests.data.make import image_folder
@@ -71,6 +73,23 @@ def test_rad_dino_needs_weights() -> None:
         UserError, match=r"a file of weights, got None, try pretrained: model\.safetensors of microsoft"
     ):
         create_model("rad_dino", num_classes=2, image_size=70)
+
+
+def test_inflation_needs_weights() -> None:
+    with pytest.raises(UserError, match="weights to inflate, got None"):
+        create_model("resnet18", spatial_dims=3, inflate="mean")
+
+
+def test_golden() -> None:
+    """Another network under the same name must raise ``NUMERICS_VERSION``; see tests/architectures/test_golden.py."""
+    shapes = {}
+    for name in BASELINES:
+        full = "timm:resnet18" if name == "timm" else name
+        with torch.device("meta"):
+            model = make_baseline(full, num_classes=2, in_channels=1, spatial_dims=2, options={})
+        text = "\n".join(f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items())
+        shapes[name] = hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert shapes == {"rad_dino": "b73362212f52", "resnet18": "274a74b63728", "timm": "ef97b345829e"}
 
 
 def test_unknown_names() -> None:
@@ -155,3 +174,15 @@ def test_trained_beside_mixers(tmp_path: Path) -> None:
         assert summary["macs"] > 0
         assert summary["parameters"] > 0
     assert evaluate_run(runs["timm:test_vit"].path, "test")["cases"] > 0
+
+
+def test_the_example_of_a_network_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BASELINES, "_entries", dict(BASELINES._entries))
+    import_files([str(Path(__file__).parents[2] / "examples" / "my_baseline.py")])
+    assert "two_layers" in list_models()
+    for dims in (2, 3):
+        model = create_model("two_layers", num_classes=3, spatial_dims=dims, image_size=16)
+        assert model(torch.randn(2, 3, *(16,) * dims)).shape == (2, 3)
+        assert model.cost((16,) * dims).macs_computed == 16**dims * 48 + 4**dims * 512 + 96
+    with pytest.raises(UserError, match=r"its own options \(image_size\)"):
+        create_model("two_layers", kernel_size=3)

@@ -93,9 +93,22 @@ def test_other_channels_and_classes_are_announced(timm_file: tuple[nn.Module, Pa
     torch.testing.assert_close(ours.eval().forward_features(grey), last, atol=1e-4, rtol=1e-4)
 
 
+def test_flat_weights_start_a_network_of_volumes(timm_file: tuple[nn.Module, Path]) -> None:
+    """Equal slices are one image: exactly so with the weights in the middle slice."""
+    theirs, path = timm_file
+    ours = resnet(3, classes=1000, channels=1, inflate="centre", kernel_size=[3, 5, 5])
+    report = ours.load(path)
+    assert report.adapted["conv1.weight"] == "from 3 to 1 image channels, then centre: 2D kernel to 7 slices"
+    assert report.adapted["layer1.0.conv1.weight"].endswith("zeros around, then centre: 2D kernel to 3 slices")
+    grey = torch.randn(1, 1, 48, 40)
+    volume = grey[:, :, None].expand(-1, -1, 33, -1, -1)
+    want = theirs(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(ours.eval()(volume), want, atol=1e-3, rtol=1e-3)
+
+
 def test_what_does_not_fit_raises(timm_file: tuple[nn.Module, Path], tmp_path: Path) -> None:
     theirs, path = timm_file
-    with pytest.raises(UserError, match="try a file of 3D weights"):
+    with pytest.raises(UserError, match="try a file of 3D weights, or inflate"):
         resnet(3).load(path)
     state = theirs.state_dict()
     state.pop("layer3.0.conv1.weight")
