@@ -15,7 +15,7 @@ Conventions, the same for every part:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 Size = tuple[int, ...]
 
@@ -38,6 +38,10 @@ class Cost:
         """The cost of running the same part ``n`` times (its parameters are shared)."""
         values = {f.name: getattr(self, f.name) * n for f in fields(self)}
         return Cost(**{**values, "parameters": self.parameters})
+
+    def again(self) -> Cost:
+        """The cost of one more run of a part whose parameters are counted elsewhere."""
+        return replace(self, parameters=0)
 
 
 def macs(count: int, *, parameters: int = 0, activations: int = 0) -> Cost:

@@ -13,7 +13,7 @@ import torch
 from mixlab.architectures import ARCHITECTURES, published
 from mixlab.baselines import Baseline, baseline_info, is_baseline, list_baselines, make_baseline
 from mixlab.embeddings import GlobalTokens, choose_embeddings
-from mixlab.errors import expected, nearest, unknown
+from mixlab.errors import Quoted, expected, nearest, unknown
 from mixlab.metaformer import MetaFormer
 from mixlab.metaformer.config import MetaFormerConfig, StageConfig
 from mixlab.mixers import MIXERS
@@ -59,7 +59,11 @@ class ModelConfig:
     out_norm: Any = None
     """Norm on each returned map of a model with ``features_only``, e.g. ``group_norm``."""
     global_tokens: GlobalTokens | None = None
-    """Class token and registers."""
+    """Class token and registers, and where they start."""
+    class_token: bool = False
+    """Short for ``global_tokens`` with a class token, which the model classifies from."""
+    registers: int = 0
+    """Short for ``global_tokens`` with so many registers: global tokens that are not classified from."""
     pretrained: str | None = None
     """Weights to start from: a checkpoint file, an https:// URL, timm:NAME, or official for the published ones."""
     init: str = "random"
@@ -75,6 +79,10 @@ class ModelConfig:
         if self.mlp_ratio is not None and not (isinstance(self.mlp_ratio, int | float) and self.mlp_ratio > 0):
             raise expected("model mlp_ratio", "a positive number", self.mlp_ratio, "4")
         check_init(self.init, "model init")
+        if self.global_tokens is not None and (self.class_token or self.registers):
+            got = Quoted("global_tokens and beside it class_token or registers")
+            raise expected("model", "the tokens in one place", got, "class_token and registers within global_tokens")
+        self._tokens()
 
     def configuration(
         self, *, num_classes: int = 1000, in_channels: int = 3, spatial_dims: int = 2, features_only: bool = False
@@ -98,7 +106,7 @@ class ModelConfig:
             image_size=base.image_size if size is None else size,
             drop_path_rate=base.drop_path_rate if self.drop_path_rate is None else self.drop_path_rate,
             drop_path_schedule=self.drop_path_schedule,
-            global_tokens=self.global_tokens or base.global_tokens,
+            global_tokens=self._tokens() or base.global_tokens,
         )
 
     def build(
@@ -202,6 +210,11 @@ class ModelConfig:
         if set(inits) == {"random"}:
             return parts, inits
         return resolved(stage.mixers, parts, stage.depth, inits), inits
+
+    def _tokens(self) -> GlobalTokens | None:
+        if self.class_token or self.registers:
+            return GlobalTokens(class_token=self.class_token, registers=self.registers)
+        return self.global_tokens
 
     def _start_of(self, part: Part) -> tuple[Part, str]:
         """A mixer without its ``init``, which is no option of the mixer but of how it starts."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from torch import nn
+
 from mixlab.cost import Cost as ModelCost
 from mixlab.cost import Size
 from mixlab.metaformer import MetaFormer
+from mixlab.mixers import Mixer
 
 
 def model_cost(model: MetaFormer, size: Size) -> ModelCost:
@@ -13,3 +18,16 @@ def model_cost(model: MetaFormer, size: Size) -> ModelCost:
     The numbers come from the parts' formulas; nothing is run. See :mod:`mixlab.cost` for what is counted.
     """
     return model.cost(size)
+
+
+def added_parameters(model: nn.Module) -> dict[str, int]:
+    """Numbers of parameters that extensions add to a model: ``global_tokens`` (with their projections), and those that
+    mixers list in ``extensions``, such as ``relative_bias``. Empty for a model without."""
+    added: Counter[str] = Counter()
+    if isinstance(model, MetaFormer) and model.config.global_tokens:
+        added["global_tokens"] = model.tokens.numel() + sum(p.numel() for p in model.token_projections.parameters())
+    for module in model.modules():
+        if isinstance(module, Mixer):
+            own = {name: getattr(module, name) for name in module.extensions}
+            added.update({name: p.numel() for name, p in own.items() if p is not None})
+    return dict(added)

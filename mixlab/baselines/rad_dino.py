@@ -18,6 +18,7 @@ from mixlab.weights import LoadReport
 TIMM_NAME, PATCH, SIZE = "vit_base_patch14_dinov2", 14, 518
 FILES = ("model.safetensors", "backbone_compatible.safetensors", "pytorch_model.bin")
 """Files of the published folder that hold the network, best first."""
+MASK = "mask_token"
 _PROJECTIONS = {"attention.attention.{}": ("query", "key", "value"), "attention.{}_proj": ("q", "k", "v")}
 _NAMES = {
     "embeddings.cls_token": "cls_token",
@@ -100,7 +101,8 @@ class RadDino(Baseline):
         notes: list[str] = []
 
         def renamed(state: State) -> State:
-            return filtered(to_timm(state), self.body, notes)
+            notes.extend(f"{key} left out: it hides patches in pre-training" for key in state if key.endswith(MASK))
+            return filtered(to_timm({k: v for k, v in state.items() if not k.endswith(MASK)}), self.body, notes)
 
         stem = "body.patch_embed.proj.weight"
         file = weights_file(source)
@@ -125,11 +127,11 @@ def weights_file(path: str | PathLike[str]) -> Path:
 def to_timm(state: State) -> dict[str, Tensor]:
     """Hugging Face's names of a DINOv2 model as timm's; a state dict with other names stays as it is.
 
-    Queries, keys and values are one matrix in timm. The token that hides patches in pre-training has no place there.
+    Queries, keys and values are one matrix in timm.
     """
     if "embeddings.cls_token" not in state:
         return dict(state)
-    named = {k: v for k, v in state.items() if k != "embeddings.mask_token"}
+    named = dict(state)
     for form, parts in _PROJECTIONS.items():
         for kind in ("weight", "bias"):
             ends = [f"{form.format(part)}.{kind}" for part in parts]

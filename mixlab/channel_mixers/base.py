@@ -32,6 +32,10 @@ class ChannelMixer(nn.Module):
             f"{type(self).__name__} does not state its cost: define cost(size) -> mixlab.cost.Cost"
         )
 
+    def cost_tokens(self, count: int) -> Cost:
+        """Cost of :meth:`forward_tokens` for ``count`` tokens, parameters left out; overridden together with it."""
+        return self.cost((count, *(1,) * (self.spatial_dims - 1))).again()
+
 
 CHANNEL_MIXERS: Registry[ChannelMixer] = Registry("channel mixer", "mixlab.channel_mixers")
 register_channel_mixer = CHANNEL_MIXERS.register

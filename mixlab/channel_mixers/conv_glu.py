@@ -76,7 +76,13 @@ class ConvGLU(ChannelMixer):
         return self.dropout(self.fc2(self.dropout(F.gelu(u) * v)))
 
     def cost(self, size: Size) -> Cost:
-        n = math.prod(size)
         conv = convolution(self.hidden, self.hidden, self.kernel_size, size, groups=self.hidden)
+        return self._pointwise_cost(math.prod(size)) + conv
+
+    def cost_tokens(self, count: int) -> Cost:
+        """Cost of :meth:`forward_tokens`, parameters left out."""
+        return self._pointwise_cost(count).again()
+
+    def _pointwise_cost(self, n: int) -> Cost:
         gate = Cost(other_ops=2 * self.hidden * n, activations=2 * self.hidden * n)
-        return linear(self.dim, 2 * self.hidden, n) + conv + gate + linear(self.hidden, self.dim, n)
+        return linear(self.dim, 2 * self.hidden, n) + gate + linear(self.hidden, self.dim, n)

@@ -68,3 +68,7 @@ class ConvMLP(ChannelMixer):
 
     def cost(self, size: Size) -> Cost:
         return layer_cost(self.conv, size) + self.mlp.cost(size)
+
+    def cost_tokens(self, count: int) -> Cost:
+        """Cost of :meth:`forward_tokens`, parameters left out."""
+        return self.mlp.cost_tokens(count)

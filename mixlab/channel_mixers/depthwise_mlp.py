@@ -72,9 +72,16 @@ class DepthwiseMLP(ChannelMixer):
         return self.dropout(self.fc2(self.dropout(self.act(self.fc1(maps))))).transpose(1, 2)
 
     def cost(self, size: Size) -> Cost:
-        n, hidden = math.prod(size), self.hidden
+        conv = convolution(self.hidden, self.hidden, self.kernel_size, size, groups=self.hidden)
+        return self._pointwise_cost(math.prod(size)) + conv
+
+    def cost_tokens(self, count: int) -> Cost:
+        """Cost of :meth:`forward_tokens`, parameters left out."""
+        return self._pointwise_cost(count).again()
+
+    def _pointwise_cost(self, n: int) -> Cost:
+        hidden = self.hidden
         act = Cost(
             parameters=sum(p.numel() for p in self.act.parameters()), other_ops=hidden * n, activations=hidden * n
         )
-        conv = convolution(hidden, hidden, self.kernel_size, size, groups=hidden)
-        return linear(self.dim, hidden, n) + act + conv + linear(hidden, self.dim, n)
+        return linear(self.dim, hidden, n) + act + linear(hidden, self.dim, n)

@@ -9,8 +9,17 @@ from mixlab.errors import expected
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalTokens:
-    """Which global tokens a backbone has. They are ``(B, G, C)``, the class token first, projected linearly between
-    stages."""
+    """Which global tokens a backbone has. They are ``(B, G, C)``, the class token first.
+
+    In every block a token passes norm, token mixer, norm and channel mixer like a position: it attends to all and is
+    attended by all. Between stages it is projected linearly to the next width.
+
+    Parameters: ``G C`` for the first stage that has tokens, of width ``C``; for each later one ``C' (C + 1)`` from
+    width ``C`` to ``C'``.
+
+    Raises:
+        UserError: no token at all, a negative number of registers, or an unknown ``on_unsupported``.
+    """
 
     class_token: bool = False
     """Classify from a learned token rather than from the pooled map."""
@@ -22,7 +31,9 @@ class GlobalTokens:
     """What happens at a mixer that takes no tokens: ``raise``, or ``bypass`` it (recorded in the model's events)."""
 
     def __post_init__(self) -> None:
-        if self.registers < 0 or self.count < 1:
+        if not isinstance(self.registers, int) or isinstance(self.registers, bool) or self.registers < 0:
+            raise expected("global_tokens registers", "a whole number, at least 0", self.registers, "registers=1")
+        if self.count < 1:
             raise expected("global_tokens", "a class token or at least one register", self.registers, "registers=1")
         if self.on_unsupported not in ("raise", "bypass"):
             raise expected("global_tokens on_unsupported", "'raise' or 'bypass'", self.on_unsupported)

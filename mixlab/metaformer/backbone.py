@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixlab.cost import Cost, Size
+from mixlab.cost import Cost, Size, linear
 from mixlab.embeddings import GlobalTokens
 from mixlab.errors import Quoted, UserError, expected
 from mixlab.heads import HEADS
@@ -172,13 +172,20 @@ class MetaFormer(nn.Module):
         return self
 
     def cost(self, size: Size) -> Cost:
-        """Cost for one image of ``size`` (see :mod:`mixlab.cost`), global tokens' operations left out."""
-        tokens = [p for n, p in self.named_parameters() if n.startswith("token")]
-        total = Cost(parameters=sum(p.numel() for p in tokens))
-        for stage, norm in zip(self.each_stage(), self.out_norms, strict=True):
-            total += stage.cost(size)
+        """Cost for one image of ``size`` (see :mod:`mixlab.cost`), with its global tokens."""
+        tokens, total, width = self.config.global_tokens, Cost(), 0
+        for index, (stage, norm) in enumerate(zip(self.each_stage(), self.out_norms, strict=True)):
+            count = tokens.count if tokens and index >= tokens.start_stage else 0
+            if tokens and index == tokens.start_stage:
+                total += Cost(parameters=self.tokens.numel())
+            elif count:
+                total += linear(width, stage.config.width, count)
+            width = stage.config.width
+            total += stage.cost(size, count)
             size = stage.embed.output_size(size)
             total += norm_cost(norm, size)
+        if tokens and tokens.class_token:
+            size = (1,) * len(size)  # what the head sees
         return total + (self.head.cost(size) if self.head is not None else Cost())
 
 

@@ -100,12 +100,17 @@ class Block(nn.Module):
             return None
         return F.dropout(x.new_ones(x.shape[0]), self.drop_path)
 
-    def cost(self, size: Size) -> Cost:
-        """Cost for one map of ``size``, without global tokens."""
+    def cost(self, size: Size, tokens: int = 0) -> Cost:
+        """Cost for one map of ``size`` and that many global tokens."""
         position = Cost() if self.position is None else self.position.cost(size)
         scales = sum(p.numel() for p in self.parameters(recurse=False))
         norms = norm_cost(self.norm1, size) + norm_cost(self.norm2, size)
-        return position + norms + self.token_mixer.cost(size) + self.channel_mixer.cost(size) + Cost(parameters=scales)
+        takes = tokens > 0 and self.takes_tokens
+        mixer = self.token_mixer.cost(size, tokens) if takes else self.token_mixer.cost(size)
+        total = position + norms + mixer + self.channel_mixer.cost(size) + Cost(parameters=scales)
+        if tokens:
+            total += norm_cost(self.norm2, (tokens,)).again() + self.channel_mixer.cost_tokens(tokens)
+        return total + norm_cost(self.norm1, (tokens,)).again() if takes else total
 
 
 def _norm_tokens(norm: nn.Module, tokens: Tensor, spatial_dims: int) -> Tensor:

@@ -60,12 +60,12 @@ class Stage(nn.Module):
                     x, tokens = block(x, tokens)
         return self.norm(x), tokens
 
-    def cost(self, size: Size) -> Cost:
-        """Cost for one input of ``size``."""
+    def cost(self, size: Size, tokens: int = 0) -> Cost:
+        """Cost for one input of ``size`` and that many global tokens."""
         out = self.embed.output_size(size)
         total = self.embed.cost(size) + norm_cost(self.norm, out)
         if self.position is not None:
             total += self.position.cost(out)
         for block in self.each_block():
-            total += block.cost(out).times(self.config.repeat)
+            total += block.cost(out, tokens).times(self.config.repeat)
         return total

@@ -50,6 +50,8 @@ class Mixer(nn.Module):
     uses: ClassVar[frozenset[str]] = frozenset()
     needs_grid: ClassVar[bool] = False
     keeps_init: ClassVar[bool] = False
+    extensions: ClassVar[tuple[str, ...]] = ()
+    """Names of parameters that options add; reports count them apart."""
 
     def __init__(self, dim: int, *, spatial_dims: int = 2) -> None:
         super().__init__()

@@ -88,6 +88,7 @@ class LocalAttention(Mixer):
 
     includes = Includes(projections=True, mixes_channels=True, learned=True, reach="window")
     uses = frozenset({"tokens"})
+    extensions = ("qk_scale", "relative_bias")
 
     def __init__(
         self,
@@ -126,8 +127,7 @@ class LocalAttention(Mixer):
         self.qk_scale = nn.Parameter(torch.ones(self.heads)) if normed else None
         shape = (self.heads, *self.window.bias_shape())
         self.relative_bias = nn.Parameter(torch.zeros(shape)) if relative_bias else None
-        own = {"qk_scale": self.qk_scale, "relative_bias": self.relative_bias}
-        self.no_decay = tuple(name for name, parameter in own.items() if parameter is not None)
+        self.no_decay = tuple(name for name in self.extensions if getattr(self, name) is not None)
         if biased:
             self.includes = replace(type(self).includes, position="bias")  # type: ignore[misc]
 

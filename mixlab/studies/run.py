@@ -103,11 +103,20 @@ def _prepare(run: PlannedRun) -> Prepared:
     model = build_model(config, images.card, size)
     events = [dict(event) for event in (*images.events, *model.events)]
     events += _grid_events(model, size)
+    events += _extension_events(model)
     if config.recipe.flips and not images.card.flips:
         events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
     if is_frozen_at_random(config):
         events.append({"kind": "recipe", "message": FROZEN})
     return Prepared(images, model, _model_costs(model, size, events), events)
+
+
+def _extension_events(model: Any) -> Events:
+    """How many parameters extensions of the model add."""
+    from mixlab.analysis.cost import added_parameters
+
+    added = [f"{name} {count:,}" for name, count in added_parameters(model).items()]
+    return [{"kind": "added parameters", "message": f"extensions add parameters: {', '.join(added)}"}] if added else []
 
 
 def _model_costs(model: Any, size: tuple[int, ...], events: Events) -> dict[str, int | None]:

@@ -20,6 +20,7 @@ from mixlab.errors import UserError
 from mixlab.models import ModelConfig
 from mixlab.studies.evaluation import evaluate_run
 from mixlab.studies.grid import StudyConfig
+from mixlab.studies.report import build_report
 from mixlab.studies.run_config import RunConfig
 from mixlab.studies.user_files import import_files
 from mixlab.training.checks import check_recipe
@@ -168,6 +169,8 @@ def test_trained_beside_mixers(tmp_path: Path) -> None:
     assert not result.failed, said
     runs = runs_by_label(tmp_path / "out")
     assert set(runs) == {"pooling", "resnet18", "timm:test_vit"}
+    page = build_report(tmp_path / "out").read_text()
+    assert all(label in page for label in runs)
     for run in runs.values():
         summary = run.summary()
         assert summary is not None

@@ -75,6 +75,7 @@ def test_it_is_hugging_faces(published: Any) -> None:
     assert set(report.new) == {"head.weight", "head.bias"} == ours.new_parameters
     assert not report.adapted
     assert not report.dropped
+    assert report.notes == ["embeddings.mask_token left out: it hides patches in pre-training"]
     x = torch.randn(2, 3, 70, 70)
     with torch.no_grad():
         want = theirs(pixel_values=x).pooler_output

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixlab import create_model
 from mixlab.errors import UserError
 from mixlab.mixers import mixer_info
 from mixlab.mixers.attention import Attention
@@ -202,6 +203,15 @@ def test_qk_norm_bounds_the_scores() -> None:
         mixer = build(qk_norm=normed, proj_bias=False)
         same = torch.allclose(mixer(100 * x)[0] / 100, mixer(x)[0], rtol=1e-2, atol=1e-2)
         assert same == normed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"slopes": True}, "pooling' slopes: expected none"), ({"border": "shift"}, "'clip'")]
+)
+def test_what_is_no_mean_does_not_start_as_pooling(options: dict[str, Any], message: str) -> None:
+    mixer = {"name": "local_attention", "init": "pooling", **options}
+    with pytest.raises(UserError, match=message):
+        create_model("metaformer_nano", token_mixer=mixer)
 
 
 # What is promised of every mixer, with all options.
