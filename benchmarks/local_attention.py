@@ -3,7 +3,7 @@
     python benchmarks/local_attention.py [--repeats 5] [--layout planar|last] [--isa avx2] [--only 2d,3d,...]
 
 The table of docs/performance.md. fp32, batch 8, head size 16, one thread, CPU time. A cell is the median over repeats
-of the mean of a block of calls of at least 0.1 s; all calls of a row are measured in turn in one process. Full and
+of the median of a block of calls of at least 0.4 s; all calls of a row are measured in turn in one process. Full and
 dense attention get contiguous tokens, the layout that they are fastest with, but for the smallest grid, where all start
 from one channels-last map, as in a model. Freed memory is kept. Ratios are `forward, forward and backward`.
 """

@@ -32,14 +32,14 @@ def cpu_seconds(call: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward
 
 
 def block_seconds(call: Callable[[], Tensor], inputs: tuple[Tensor, ...], backward: bool, at_least: float) -> float:
-    """CPU seconds a call, over as many calls in a row as last ``at_least`` seconds."""
+    """CPU seconds of a call: the median of as many in a row as last ``at_least`` seconds."""
     taken: list[float] = []
     while not taken or sum(taken) < at_least:
         taken.append(cpu_seconds(call, inputs, backward))
-    return sum(taken) / len(taken)
+    return statistics.median(taken)
 
 
-def side_by_side(calls: Calls, repeats: int, at_least: float = 0.1) -> dict[tuple[str, bool], float]:
+def side_by_side(calls: Calls, repeats: int, at_least: float = 0.4) -> dict[tuple[str, bool], float]:
     """Median milliseconds by (name, with backward): every repeat measures all calls in turn, the first one warms up."""
     times: dict[tuple[str, bool], list[float]] = {}
     for repeat in range(repeats + 1):
