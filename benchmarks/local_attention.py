@@ -5,7 +5,7 @@
 The table of docs/performance.md. fp32, batch 8, head size 16, one thread, CPU time. A cell is the median over repeats
 of the median of a block of calls of at least 0.4 s; all calls of a row are measured in turn in one process. Full and
 dense attention get contiguous tokens, the layout that they are fastest with, but for the smallest grid, where all start
-from one channels-last map, as in a model. Freed memory is kept. Ratios are `forward, forward and backward`.
+from one channels-last map and give a map, as in a model. Freed memory is kept. Ratios: `forward, forward and backward`.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ def dense_call(
     return lambda: F.scaled_dot_product_attention(*seen, attn_mask=mask), seen
 
 
+def from_maps(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Full attention with our interface, ``(B, heads, d, *size)`` to the same; channels-last maps are not copied."""
+    rows = (t.flatten(3).transpose(2, 3) for t in (q, k, v))
+    return F.scaled_dot_product_attention(*rows, attn_mask=mask).transpose(2, 3).reshape(q.shape)
+
+
 def conv_calls(size: tuple[int, ...], channels: int, k: int, batch: int = 8) -> Calls:
     """Depthwise convolution in both memory orders."""
     conv = F.conv2d if len(size) == 2 else F.conv3d
@@ -110,11 +116,10 @@ def rows_small(repeats: int, _: str) -> None:
     for d in (16, 32):
         for k in (3, 7):
             qkv, mask = maps((7, 7), 512 // d, "last", d=d), window_mask((7, 7), k)
-            seen = tuple(t.flatten(3).transpose(2, 3) for t in qkv)  # (B, heads, N, d) without a copy
             calls: Calls = {
                 "auto": (partial(local_attention, *qkv, k), qkv),
-                "full": (partial(F.scaled_dot_product_attention, *seen), qkv),
-                "dense": (partial(F.scaled_dot_product_attention, *seen, attn_mask=mask), qkv),
+                "full": (partial(from_maps, *qkv), qkv),
+                "dense": (partial(from_maps, *qkv, mask=mask), qkv),
             }
             times = side_by_side(calls, repeats)
             row(f"auto / best of (full, dense masked), 7x7 k{k} d{d}", over_best(times, "full", "dense"), "1.0", "1.05",

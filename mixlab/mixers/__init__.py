@@ -28,7 +28,7 @@ def mixer_info(name: str, **options: Any) -> dict[str, Any]:
 
     Returns:
         ``name``, ``summary``, ``options``, the fields of :class:`Includes`, and ``bias``: it adds learned constants, so
-        that a map of zeros does not stay one; None for a mixer that cannot be built with 96 channels.
+        that a map of zeros does not stay one; None for a mixer that cannot be built with 96 channels and its defaults.
     """
     mixer: Any = MIXERS[name]
     built = _built(name, options)
@@ -46,7 +46,10 @@ FACTS = ("subtracts_input", "projections", "mixes_channels", "bias", "learned", 
 
 
 def _built(name: str, options: dict[str, Any]) -> Mixer | None:
-    """The mixer with these options, without memory; None if it cannot be built with 96 channels."""
+    """The mixer with these options, without memory; None if it cannot be built with 96 channels, or not without options
+    that only its user knows."""
+    if any(p.default is p.empty and option not in options for option, p in MIXERS.options(name).items()):
+        return None
     grid = {"grid_size": (GRID, GRID)} if MIXERS[name].needs_grid else {}  # type: ignore[attr-defined]
     try:
         with torch.device("meta"):  # no memory, no random numbers

@@ -34,7 +34,7 @@ SHIFTED_PRICE = 14  # of a pair in the loop over places, where windows are shift
 
 # The native kernel computes windows only, fused attention everything at a better rate: it is as fast or faster where
 # windows hold at least this share of all pairs and heads are at least this wide, or windows hold all pairs.
-DENSE_SHARE = 0.6
+DENSE_SHARE = 0.55
 DENSE_HEAD_DIM = 32
 
 

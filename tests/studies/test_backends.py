@@ -39,6 +39,7 @@ def attend(side: int, *, batch: int = 2, **options: str) -> None:
     local_attention(q, q, q, 3, **options)  # type: ignore[call-overload]
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_each_kind_of_problem_is_one_entry() -> None:
     assert describe_choices() == []
     for batch in (1, 2, 2):

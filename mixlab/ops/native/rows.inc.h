@@ -14,6 +14,14 @@ INLINE void fetch(const T* p, int64_t n, bool write) {
     else for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 0, 2);
 }
 
+// The lines of a run that will be written. A store to memory reads its line first, and waits for it at last: asked for
+// two channels ahead, the writes of large maps take three quarters of the time.
+constexpr int64_t kWritesAhead = 2;
+template <class T>
+INLINE void fetch_run(const T* p, int64_t n) {
+    for (int64_t x = 0; x < n; x += 64 / int(sizeof(T))) __builtin_prefetch(p + x, 1, 3);
+}
+
 // Four by four elements, rows `from` apart, turned to rows `to` apart. Returns 0 times their sum.
 template <class T>
 INLINE void turn(const T* src, ptrdiff_t from, T* dst, ptrdiff_t to, T f, T* odd) {
@@ -150,9 +158,12 @@ static bool write_rows(const Problem& p, const Task& t, const View& v, int axis,
         const Segment& s = t.segment[i];
         T* dst = (T*)v.data + row_offset(p, t, v, s, z, y) + extra;
         if (dx == 1) {
-            for (int64_t c = 0; c < channels; c++)
+            for (int64_t c = 0; c < channels; c++) {
+                for (int r = 0; r < rows && c + kWritesAhead < channels; r++)
+                    fetch_run(dst + (c + kWritesAhead) * dc + r * dy, s.length);
                 for (int r = 0; r < rows; r++)
                     copy_run<T, MIXLAB_VECTOR_BYTES>(src[r] + c * sc + s.column, dst + c * dc + r * dy, s.length, f, odd);
+            }
             continue;
         }
         for (int r = 0; r < rows; r++) {
