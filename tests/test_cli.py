@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 
 from mixlab.cli import main
-from mixlab.cli.arguments import merge
 from mixlab.cli.study import data_name
 from mixlab.errors import UserError
+from mixlab.studies.configuration import merge
 from mixlab.studies.evaluation import evaluate_run
 from mixlab.studies.grid import StudyConfig
 from tests.studies.small import make_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -39,8 +39,10 @@ def make_parser(command: str, description: str, words: str = "") -> ArgumentPars
     )
 
 
-def add_fields(parser: ArgumentParser, cls: Any, prefix: str = "", title: str = "options") -> None:
-    """Add an option for every field of a dataclass, nested ones by their dotted name."""
+def add_fields(
+    parser: ArgumentParser, cls: Any, prefix: str = "", title: str = "options", without: Collection[str] = ()
+) -> None:
+    """Add an option for every field of a dataclass but those ``without``, nested ones by their dotted name."""
     from docstring_parser import parse_from_object
 
     hints = typing.get_type_hints(cls)
@@ -51,6 +53,8 @@ def add_fields(parser: ArgumentParser, cls: Any, prefix: str = "", title: str = 
         preset = "Recipe to start from: study (the defaults below) or short. Short form: --recipe."
         group.add_argument(f"--{prefix}.preset", type=str, default="study", help=preset, metavar="PRESET")
     for field in dataclasses.fields(cls):
+        if field.name in without:
+            continue
         key = f"{prefix}.{field.name}" if prefix else field.name
         inner = _dataclass_in(hints[field.name])
         if inner is not None:
@@ -78,22 +82,6 @@ def parse(parser: ArgumentParser, words: Sequence[str]) -> dict[str, Any]:
     except ArgumentError as error:
         raise _readable(parser, str(error)) from None
     return found.as_dict()
-
-
-def merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values where ``more`` wins; a list of mappings in ``base`` takes ``more`` into each of them."""
-    merged = dict(base)
-    for key, value in more.items():
-        old = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(old, str):
-            old = {"preset" if key == "recipe" else "name": old}
-        if isinstance(value, Mapping) and isinstance(old, Mapping):
-            merged[key] = merge(old, value)
-        elif isinstance(value, Mapping) and isinstance(old, list):
-            merged[key] = [merge({"name": o} if isinstance(o, str) else o, value) for o in old]
-        else:
-            merged[key] = value
-    return merged
 
 
 def _spelled_out(parser: ArgumentParser, words: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mixlab.cli.arguments import add_fields, make_parser, merge, parse
+from mixlab.cli.arguments import add_fields, make_parser, parse
 from mixlab.errors import expected
 
 SHOWN = ("loss", "accuracy", "balanced_accuracy", "auroc", "macro_f1")
@@ -21,15 +21,15 @@ SHOWN = ("loss", "accuracy", "balanced_accuracy", "auroc", "macro_f1")
 
 def train(words: list[str]) -> int:
     """Train one model and print its metrics."""
-    from mixlab.studies.configuration import load_yaml
-    from mixlab.studies.run_config import RunConfig
+    from mixlab.studies.configuration import load_yaml, merge
+    from mixlab.studies.run_config import OF_STUDIES, RunConfig
     from mixlab.studies.study import Resources, run_single
 
     parser = make_parser("train", "Train one model. Options win over the file.", "[FILE]")
     parser.add_argument("file", nargs="?", type=str, help="YAML file with the fields below")
     parser.add_argument("--out", type=str, default="mixlab-runs", metavar="DIR", help="the run is a folder in DIR/runs")
     add_fields(parser, Resources, title="this machine")
-    add_fields(parser, RunConfig, title="run")
+    add_fields(parser, RunConfig, title="run", without=OF_STUDIES)
     given = parse(parser, words)
     machine = Resources(**{k: given.pop(k) for k in ("device", "jobs", "threads", "workers") if k in given})
     file, out = given.pop("file", None), Path(given.pop("out", "mixlab-runs"))

@@ -15,8 +15,10 @@ from mixlab.errors import expected, unknown
 
 def run(words: list[str]) -> int:
     """Train what is missing of a study, print the ranking and write the report."""
-    from mixlab.cli.arguments import add_fields, make_parser, merge, parse
+    from mixlab.cli.arguments import add_fields, make_parser, parse
+    from mixlab.studies.configuration import merge
     from mixlab.studies.grid import StudyConfig
+    from mixlab.studies.profiles import with_profile
     from mixlab.studies.study import Resources, default_folder, run_study
 
     parser = make_parser(
@@ -28,12 +30,13 @@ def run(words: list[str]) -> int:
     parser.add_argument("study", nargs="?", type=str, help="YAML file or packaged study")
     parser.add_argument("--out", type=str, metavar="DIR", help="folder of the study; by default mixlab-studies/NAME")
     add_fields(parser, Resources, title="this machine")
-    add_fields(parser, StudyConfig, title="study")
+    add_fields(parser, StudyConfig, title="study", without=("published",))
     given = parse(parser, words)
     machine = Resources(**{k: given.pop(k) for k in ("device", "jobs", "threads", "workers") if k in given})
     source, out = given.pop("study", None), given.pop("out", None)
-    plain = merge(read_source(source), given)
-    config = StudyConfig.of(plain, f"study file {source}" if source else "study")
+    where = f"study file {source}" if source else "study"
+    plain = merge(with_profile(read_source(source), given.pop("profile", None), where), given)
+    config = StudyConfig.of(plain, where)
     if "name" not in plain:
         config = dataclasses.replace(config, name=data_name(config))
     folder = Path(out) if out else default_folder(config.name)
@@ -66,7 +69,8 @@ def read_source(source: str | None) -> dict[str, Any]:
         return {}
     path = Path(source)
     if path.is_file():
-        return {"name": path.stem, **load_yaml(path)}
+        values = {"name": path.stem, **load_yaml(path)}
+        return _beside(values, path.parent)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         raise expected("study file", "a YAML file that exists", source)
     known = packaged()
@@ -74,6 +78,14 @@ def read_source(source: str | None) -> dict[str, Any]:
         raise unknown("study", source, known)
     with resources.as_file(known[source]) as file:
         return {"name": source, **load_yaml(file)}
+
+
+def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Paths that a study file gives from where it lies itself: the table of published numbers."""
+    published = values.get("published")
+    if isinstance(published, dict) and isinstance(published.get("table"), str):
+        values["published"] = {**published, "table": str(folder / published["table"])}
+    return values
 
 
 def show_results(folder: Path, console: Console) -> None:

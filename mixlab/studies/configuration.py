@@ -103,6 +103,22 @@ def build(cls: type[T], plain: Mapping[str, Any], where: str) -> T:
     return _construct(cls, values.as_dict())
 
 
+def merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values where ``more`` wins; a list of mappings in ``base`` takes ``more`` into each of them."""
+    merged = dict(base)
+    for key, value in more.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, str):
+            old = {"preset" if key == "recipe" else "name": old}
+        if isinstance(value, Mapping) and isinstance(old, Mapping):
+            merged[key] = merge(old, value)
+        elif isinstance(value, Mapping) and isinstance(old, list):
+            merged[key] = [merge({"name": o} if isinstance(o, str) else o, value) for o in old]
+        else:
+            merged[key] = value
+    return merged
+
+
 def check_keys(cls: Any, plain: Mapping[str, Any], where: str) -> None:
     """Raise for the first key, at any depth, that is no field of the dataclass."""
     hints = typing.get_type_hints(cls)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mixlab.data import DataConfig
 from mixlab.errors import Quoted, expected, unknown
 from mixlab.models import ModelConfig
-from mixlab.studies.configuration import build, to_plain
-from mixlab.studies.run_config import RunConfig, mixer_parts, run_label
+from mixlab.studies.arms import arms, check_variant, recipe_of
+from mixlab.studies.configuration import build
+from mixlab.studies.run_config import RunConfig, mixer_parts
 from mixlab.training.recipe import Recipe, expand_preset
 
 
@@ -31,6 +31,9 @@ class StudyConfig:
     """Kernel sizes for mixers (or parts of cycled lists) that have one: an int, or one per axis; others appear once."""
     stages: list[str] = field(default_factory=list)
     """Stage patterns such as TTTT and PPTT (T: the mixer, P: pooling); empty for the model's own."""
+    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Named changes of the model, each an arm of every mixer: fields of `model`, options of the mixer under `mixer`;
+    `only` and `without` list the mixers that it is for, or not for."""
     seeds: int | list[int] = 3
     """Number of seeds, counted from base_seed, or the seeds themselves."""
     base_seed: int = 0
@@ -42,13 +45,24 @@ class StudyConfig:
     recipe: Recipe = field(default_factory=Recipe)
     """How every run is trained (in a file also `preset: short`)."""
     mixer_recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Fields of the recipe that differ for a mixer or a baseline, by its name."""
+    """Fields of the recipe that differ for a mixer or a baseline, by its name; `x2` is twice the recipe's value."""
+    data_recipes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Fields of the recipe that differ for a data set, by its name."""
+    recipes: Literal["own", "matched", "both"] = "own"
+    """Whether arms train with their `mixer_recipes` (own) or all with one recipe (matched); both: arms that have a
+    recipe of their own appear twice."""
     precision: str = "auto"
     """`32-true`, `bf16-mixed`, ...; `auto` is bfloat16 on a CUDA device that has it, else float32."""
     imports: list[str] = field(default_factory=list)
     """Python files to import first, for mixers of your own."""
     questions: list[str] = field(default_factory=list)
     """What the study asks, in words, for the report."""
+    published: dict[str, Any] | None = None
+    """A table of published numbers that the report sets beside these."""
+    stand_ins: bool = False
+    """Replace data sets and weights that are not at hand, to try the machinery: scores then mean nothing."""
+    profile: str | None = None
+    """Which of the study file's profiles this is."""
 
     def __post_init__(self) -> None:
         if not self.name or any(c in self.name for c in '/\\:*?"<>|') or self.name.startswith("."):
@@ -61,10 +75,16 @@ class StudyConfig:
             raise expected("study seeds", "at least one seed", self.seeds, "--seeds 3")
         if any(seed < 0 for seed in self.seed_list):
             raise expected("study seeds", "seeds of 0 or more", self.seeds, "--base-seed 0")
-        names = {part.name for mixer in [*self.mixers, *self.baselines] for part in mixer_parts(mixer)}
+        mixers = {part.name for mixer in self.mixers for part in mixer_parts(mixer)}
+        names = mixers | {part.name for baseline in self.baselines for part in mixer_parts(baseline)}
         for name in self.mixer_recipes:
             if name not in names:
                 raise unknown("mixer or baseline of this study in mixer_recipes", name, names)
+        for name in self.data_recipes:
+            if name not in {data.name for data in self.data}:
+                raise unknown("data set of this study in data_recipes", name, {data.name for data in self.data})
+        for name, variant in self.variants.items():
+            check_variant(name, variant, mixers)
 
     @property
     def seed_list(self) -> list[int]:
@@ -91,52 +111,23 @@ class StudyConfig:
         """The runs of the grid, seeds outermost: an interrupted study has whole rounds of all labels."""
         cells = [
             RunConfig(
-                model=model,
+                model=arm.model,
                 data=data,
-                recipe=self._recipe(mixer),
+                recipe=recipe_of(self, arm, data),
                 seed=seed,
                 precision=self.precision,
                 imports=self.imports,
-                label=label,
+                label=arm.label + (f"-{slug(data.name)}" if len(self.data) > 1 else ""),
+                variant=arm.variant,
+                recipes=arm.recipes,
             )
             for seed in self.seed_list
             for data in self._folded()
-            for mixer, model, label in self._models(data)
+            for arm in arms(self)
         ]
         if not cells:
             raise expected("study", "a grid with at least one run", Quoted("an empty one"), "other mixers or data")
         return cells
-
-    def _models(self, data: DataConfig) -> Iterator[tuple[Any, ModelConfig, str]]:
-        from mixlab.mixers import MIXERS
-
-        for mixer in self.mixers:
-            parts = mixer_parts(mixer)
-            open_to = ["kernel_size" in MIXERS.options(p.name) and "kernel_size" not in p.options for p in parts]
-            for kernel in (self.kernel_sizes or [self.model.kernel_size]) if any(open_to) else [None]:
-                # ModelConfig refuses a kernel size that not every part takes: then those that do get it themselves.
-                sized = [
-                    p.with_options(kernel_size=kernel) if takes and kernel is not None and not all(open_to) else p
-                    for p, takes in zip(parts, open_to, strict=True)
-                ]
-                patterns: list[str | None] = [*self.stages] or [self.model.stages]
-                for stages in patterns:
-                    plain = [to_plain(p) for p in sized]
-                    model = dataclasses.replace(
-                        self.model,
-                        token_mixer=plain[0] if len(plain) == 1 else plain,
-                        kernel_size=kernel if all(open_to) else None,
-                        stages=stages,
-                    )
-                    label = run_label(model)
-                    label += f"-{stages}" if len(self.stages) > 1 else ""
-                    label += f"-{slug(data.name)}" if len(self.data) > 1 else ""
-                    yield mixer, model, label
-        for baseline in self.baselines:
-            fields = {"name": baseline} if isinstance(baseline, str) else baseline
-            model = build(ModelConfig, fields, f"study baselines, {fields.get('name', '?')}")
-            label = baseline_label(fields) + (f"-{slug(data.name)}" if len(self.data) > 1 else "")
-            yield baseline, model, label
 
     def _folded(self) -> Iterator[DataConfig]:
         for data in self.data:
@@ -145,26 +136,6 @@ class StudyConfig:
             else:
                 for fold in range(data.folds):
                     yield dataclasses.replace(data, fold=fold)
-
-    def _recipe(self, mixer: Any) -> Recipe:
-        changes: dict[str, Any] = {}
-        for part in mixer_parts(mixer):
-            changes |= self.mixer_recipes.get(part.name, {})
-        if not changes:
-            return self.recipe
-        name = mixer_parts(mixer)[0].name
-        return build(Recipe, {**to_plain(self.recipe), **changes}, f"mixer_recipes, {name}")
-
-
-def baseline_label(fields: Mapping[str, Any]) -> str:
-    """``resnet18``, or ``resnet18-k5``, and what else was changed in the model; of weights the file's name."""
-    names = [str(fields.get("name", ModelConfig.name))]
-    for key, value in to_plain(dict(fields)).items():
-        if key == "kernel_size":
-            names.append(f"k{'x'.join(map(str, value)) if isinstance(value, list) else value}")
-        elif key != "name":
-            names.append(f"{key}={Path(value).stem if key == 'pretrained' else value}")
-    return "-".join(names)
 
 
 def slug(name: str) -> str:

@@ -20,6 +20,8 @@ from mixlab.weights.sources import identity
 #: Raised whenever the same configuration would give other numbers: a changed default, another initialisation.
 NUMERICS_VERSION: Final = 2
 HASH_LENGTH: Final = 12
+#: Fields of a run that its study fills in, for the report; they change no result and are not hashed.
+OF_STUDIES: Final = ("variant", "recipes", "stand_ins")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -40,6 +42,12 @@ class RunConfig:
     """Python files to import first, for mixers of your own."""
     label: str = ""
     """What is trained, in the report; runs of one label differ in seed and fold only."""
+    variant: str = ""
+    """Name of the study's variant that this is, for the report."""
+    recipes: str = "own"
+    """Whether the recipe is the arm's own or the one that all share (matched), for the report."""
+    stand_ins: list[str] = field(default_factory=list)
+    """What was not at hand and replaced: scores mean nothing."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -99,6 +107,9 @@ class RunConfig:
             "fold": self.fold,
             "precision": self.precision,
             "imports": [{"file": Path(path).name, "sha256": file_hash(Path(path))} for path in self.imports],
+            "variant": self.variant,
+            "recipes": self.recipes,
+            "stand_ins": self.stand_ins,
         }
 
 

@@ -164,7 +164,6 @@ def target_of(former: Part) -> Target:
 
 def warm_entries(former: Part, old: Mixer, mixer: Part, new: Mixer) -> Entries:
     """Entries of the new mixer that the former one's weights fill."""
-    check_heads(old, new)
     if former.name == mixer.name:
         return same_names(old, new)
     if (former.name, mixer.name) in WARM_STARTS:
@@ -179,18 +178,6 @@ def pooling_entries(former: Part, mixer: Part, new: Mixer) -> tuple[dict[str, Te
     if mixer.name == "pooling":
         return {}, "pooling itself"
     return POOLING_STARTS[mixer.name].start(new, target_of(former))
-
-
-def check_heads(old: nn.Module, new: nn.Module) -> None:
-    """Weights of heads of another size would make other scores.
-
-    Raises:
-        UserError: both have heads, of different sizes.
-    """
-    theirs, ours = getattr(old, "head_dim", None), getattr(new, "head_dim", None)
-    if theirs is not None and ours is not None and theirs != ours:
-        where = f"init='warm' for {type(new).__name__} head_dim"
-        raise expected(where, f"{theirs}, as the weights have it", ours, f"head_dim={theirs}, or without head_dim")
 
 
 def differences(former: Part, old: Mixer, mixer: Part, new: Mixer) -> list[str]:
