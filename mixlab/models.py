@@ -24,6 +24,9 @@ from mixlab.weights.sources import OFFICIAL
 Parts = tuple[Part, ...]
 Inits = tuple[str, ...]
 
+#: What decides on a model's mixers.
+WEIGHTS_OF = ("token_mixer", "kernel_size", "stages", "letters")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -66,9 +69,12 @@ class ModelConfig:
     """Short for ``global_tokens`` with so many registers: global tokens that are not classified from."""
     pretrained: str | None = None
     """Weights to start from: a checkpoint file, an https:// URL, timm:NAME, or official for the published ones."""
+    weights_of: dict[str, Any] = field(default_factory=dict)
+    """For weights of a training of your own: its `token_mixer`, `kernel_size`, `stages` and `letters`, where they were
+    not the published ones. Mixers that are not exchanged are then these."""
     init: str = "random"
     """How exchanged mixers start: random, warm (from the weights of the mixers that they replace, those of the
-    published model), or pooling (acting as pooling). A mixer's mapping may have an `init` of its own."""
+    published model or of `weights_of`), or pooling (acting as pooling). A mixer's mapping may have its own `init`."""
     inflate: str | None = None
     """How 2D weights become 3D: centre (in the middle slice) or mean (over the slices); null for weights of the
     model's own dimension."""
@@ -79,6 +85,11 @@ class ModelConfig:
         if self.mlp_ratio is not None and not (isinstance(self.mlp_ratio, int | float) and self.mlp_ratio > 0):
             raise expected("model mlp_ratio", "a positive number", self.mlp_ratio, "4")
         check_init(self.init, "model init")
+        for key in self.weights_of:
+            if key not in WEIGHTS_OF:
+                raise unknown("key in model weights_of", str(key), WEIGHTS_OF)
+        if self.weights_of and self.pretrained is None:
+            raise expected("model weights_of", "weights beside it", None, "pretrained='best.ckpt'")
         if self.global_tokens is not None and (self.class_token or self.registers):
             got = Quoted("global_tokens and beside it class_token or registers")
             raise expected("model", "the tokens in one place", got, "class_token and registers within global_tokens")
@@ -141,8 +152,8 @@ class ModelConfig:
         if self.pretrained is not None:
             check_source(self.pretrained, self.name)
         inits = [inits for _, inits in self._mixers(base)]
-        former = [s.mixers for s in base.stages]
-        return started(target, former, inits, pretrained=self.pretrained, how=self.inflate)
+        former, own = [s.mixers for s in base.stages], bool(self.weights_of)
+        return started(target, former, inits, pretrained=self.pretrained, how=self.inflate, trained=own)
 
     @property
     def has_start(self) -> bool:
@@ -154,14 +165,18 @@ class ModelConfig:
         return self.pretrained is not None or self.inflate is not None or starts != {"random"}
 
     def _base(self) -> MetaFormerConfig:
-        """The published configuration."""
+        """The published configuration, or with the mixers of ``weights_of``."""
         if is_baseline(self.name):
             raise expected("configuration", "a MetaFormer", self.name, "create_model, which builds baselines too")
         if self.name not in ARCHITECTURES:
             raise unknown("model", self.name, list_models())
         base = ARCHITECTURES[self.name]()
         assert isinstance(base, MetaFormerConfig)
-        return base
+        if not self.weights_of:
+            return base
+        mixers = ModelConfig(name=self.name, **self.weights_of)._mixers(base)
+        stages = (dataclasses.replace(s, mixers=m) for s, (m, _) in zip(base.stages, mixers, strict=True))
+        return dataclasses.replace(base, stages=tuple(stages))
 
     def _baseline(self, num_classes: int, in_channels: int, spatial_dims: int, features_only: bool) -> Baseline:
         """A network that is no MetaFormer, with fresh weights."""

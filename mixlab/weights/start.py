@@ -25,6 +25,7 @@ def started(
     *,
     pretrained: str | None,
     how: str | None = None,
+    trained: bool = False,
 ) -> MetaFormer:
     """Build a model and give it weights.
 
@@ -35,12 +36,13 @@ def started(
         pretrained: where the weights come from (see :func:`mixlab.weights.open_source`); None for none.
         how: ``centre`` or ``mean`` to inflate 2D weights (see :mod:`mixlab.weights.inflate`); None for weights of the
             model's own dimension.
+        trained: the weights are those of a training with the mixers ``former``, whatever the published ones are.
 
     Raises:
         UserError: a source or a part that does not fit, or a start without rule.
     """
     check_starts(inits, pretrained, how, target.spatial_dims)
-    exchanged = any(init != "random" for stage in inits for init in stage)
+    exchanged = trained or any(init != "random" for stage in inits for init in stage)
     if how is None and not exchanged:
         model = MetaFormer(target)
         if pretrained is not None:

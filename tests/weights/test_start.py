@@ -192,3 +192,32 @@ def test_global_tokens_and_feature_maps_go_with_a_start(files: dict[str, Path]) 
     assert "new out_norms.0.weight: norm of returned maps" in report_of(maps)
     assert "dropped head.fc.weight: feature maps are returned" in report_of(maps)
     assert len(maps(images(64, 64))) == 4
+
+
+def test_weights_of_a_training_of_ones_own(tmp_path: Path) -> None:
+    """Attention that was trained in a frame whose published mixer is another starts local attention."""
+    torch.manual_seed(5)
+    mixers: dict[str, Any] = {"token_mixer": "attention", "stages": "PPTT"}
+    trained = create_model("metaformer_nano", num_classes=4, layer_scale=0.5, **mixers)
+    file = tmp_path / "best.ckpt"
+    torch.save({"model": trained.state_dict(), "epoch": 3}, file)
+    options: dict[str, Any] = {"stages": "PPTT", "pretrained": file, "weights_of": mixers, "layer_scale": 0.5}
+    mixer = {"name": "local_attention", "kernel_size": 15, "init": "warm"}
+    warm = create_model("metaformer_nano", num_classes=2, token_mixer=mixer, **options)
+    x = images(48, 48)
+    torch.testing.assert_close(features(warm, x), features(trained, x), atol=1e-4, rtol=1e-4)
+    assert warm.new_parameters == {"head.fc.weight", "head.fc.bias"}
+    random = create_model("metaformer_nano", num_classes=2, token_mixer="sep_conv", **options)
+    assert not torch.allclose(features(random, x), features(trained, x), atol=1e-2)
+    assert {k.split(".")[1] for k in random.new_parameters if "mixer" in k} == {"2", "3"}
+    kept = "stages.3.blocks.0.channel_mixer.fc1.weight"
+    assert torch.equal(random.state_dict()[kept], trained.state_dict()[kept])
+    same = create_model("metaformer_nano", num_classes=4, pretrained=file, weights_of=mixers, layer_scale=0.5)
+    torch.testing.assert_close(same.eval()(x), trained.eval()(x))
+
+
+def test_weights_of_what_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown key in model weights_of"):
+        create_model("metaformer_nano", pretrained="a.pth", weights_of={"mixer": "conv"})
+    with pytest.raises(UserError, match="weights_of: expected weights beside it"):
+        create_model("metaformer_nano", weights_of={"token_mixer": "conv"})
