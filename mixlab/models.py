@@ -47,6 +47,9 @@ class ModelConfig:
     for the published ones. Strides stay."""
     stem_stride: Any = None
     """Stride of the stem (an int or one per axis), e.g. 2 for small images and dense tasks; None for the published."""
+    position: Any = None
+    """Position added before the first block of the stages of the mixer under study: learned, conv, ...; None for the
+    published ones."""
     drop_path_rate: float | None = None
     """Stochastic depth; None for the published rate."""
     drop_path_schedule: str = "linear"
@@ -102,7 +105,8 @@ class ModelConfig:
         base = self._base()
         mixers = [mixers for mixers, _ in self._mixers(base)]
         embeddings = choose_embeddings(self.embedding, self.stem_stride, [s.embedding for s in base.stages])
-        stages = tuple(self._stage(s, m, e) for s, m, e in zip(base.stages, mixers, embeddings, strict=True))
+        parts = zip(base.stages, mixers, embeddings, self._pattern(base), strict=True)
+        stages = tuple(self._stage(stage, m, e, studied=letter == "T") for stage, m, e, letter in parts)
         head = base.head.with_options(dropout=self.dropout) if self.dropout else base.head
         size = tuple(self.image_size) if isinstance(self.image_size, Sequence) else self.image_size
         return dataclasses.replace(
@@ -198,7 +202,7 @@ class ModelConfig:
             return [(s.mixers, ("random",)) for s in base.stages]
         table: dict[str, Parts] = {"P": (Part("pooling", {"kernel_size": 3}),)}
         table |= {letter: _parts(value) for letter, value in self.letters.items()}
-        pattern = self.stages or "T" * len(base.stages)
+        pattern = self._pattern(base)
         if len(pattern) != len(base.stages) or not set(pattern) <= {*table, "T"}:
             want = f"{len(base.stages)} letters out of {', '.join(sorted({*table, 'T'}))}"
             raise expected(
@@ -208,6 +212,9 @@ class ModelConfig:
             (table[letter], ("random",)) if letter in table else self._studied(stage)
             for letter, stage in zip(pattern, base.stages, strict=True)
         ]
+
+    def _pattern(self, base: MetaFormerConfig) -> str:
+        return self.stages or "T" * len(base.stages)
 
     def _studied(self, stage: StageConfig) -> tuple[Parts, Inits]:
         """The mixer under study, or the stage's own where none is named, with ``kernel_size`` and what its start needs
@@ -238,7 +245,7 @@ class ModelConfig:
         options = {k: v for k, v in part.options.items() if k != "init"}
         return Part(part.name, options), check_init(part.options["init"], f"init of {part.name}")
 
-    def _stage(self, stage: StageConfig, mixers: tuple[Part, ...], embedding: Part) -> StageConfig:
+    def _stage(self, stage: StageConfig, mixers: tuple[Part, ...], embedding: Part, *, studied: bool) -> StageConfig:
         options: dict[str, Any] = {}
         if self.mlp_ratio is not None:
             options["ratio"] = self.mlp_ratio
@@ -247,6 +254,7 @@ class ModelConfig:
         return dataclasses.replace(
             stage,
             embedding=embedding,
+            position=Part.of(self.position) if studied and self.position is not None else stage.position,
             mixers=mixers,
             channel_mixers=tuple(c.with_options(**options) for c in stage.channel_mixers),
             layer_scale=stage.layer_scale if self.layer_scale is None else self.layer_scale,

@@ -127,9 +127,12 @@ class _Announced:
         self.fresh: set[str] = set()
         self.changed: set[str] = set()
         self.embeddings: set[str] = set()
+        self.positions: set[str] = set()
         for s, (stage, original) in enumerate(zip(config.stages, base.stages, strict=True)):
             if stage.embedding != original.embedding and not trust_mixers:
                 self.embeddings.add(f"stages.{s}.embed.")
+            if stage.position != original.position:
+                self.positions.add(f"stages.{s}.position.")
             for b in range(stage.depth):
                 mixer, published = stage.mixer_of(b), original.mixer_of(b)
                 if mixer != published:
@@ -166,6 +169,8 @@ class _Announced:
             return "another token mixer"
         if key.startswith(tuple(self.embeddings)):
             return "another patch embedding"
+        if key.startswith(tuple(self.positions)):
+            return "another position"
         if key.startswith(("tokens", "token_projections")):
             return "global tokens"
         is_new_norm = key.startswith("out_norms.") and key not in self.given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +122,22 @@ def test_on_the_command_line() -> None:
 def test_unknown_embeddings_name_the_nearest() -> None:
     with pytest.raises(UserError, match="try 'coord_mlp'"):
         create_model("metaformer_nano", embedding="coord_mpl")
+
+
+def test_a_position_goes_to_the_stages_of_the_mixer_under_study(tmp_path: Path) -> None:
+    """The study's full attention; weights without the position are loaded, and the report says that it is new."""
+    options: dict[str, Any] = {"token_mixer": "attention", "stages": "PPTT", "position": "learned", "image_size": 32}
+    model: Any = create_model("metaformer_nano", **options)
+    assert [k for k in model.state_dict() if "position" in k] == [f"stages.{s}.position.embedding" for s in (2, 3)]
+    x = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        model.eval().stages[2].position.embedding.normal_()
+        with_position = model(x)
+        model.stages[2].position.embedding.zero_()
+        model.stages[3].position.embedding.zero_()
+        assert not torch.allclose(with_position, model(x))
+    plain = create_model("metaformer_nano")
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    loaded = create_model("metaformer_nano", pretrained=tmp_path / "plain.pth", **options)
+    said = "".join(e["message"] for e in loaded.events if e["kind"] == "weights")
+    assert "new stages.2.position.embedding: another position" in said
