@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mixlab.errors import UserError
 from mixlab.studies.facts import FACTS, data_fact, facts_of
@@ -50,7 +52,7 @@ def settings(table: str, **changes: Any) -> dict[str, Any]:
 
 def config_of(**model: Any) -> dict[str, Any]:
     """A run's configuration; ``data`` and ``variant`` beside fields of the model."""
-    top = {key: model.pop(key) for key in ("data", "variant", "recipes") if key in model}
+    top: dict[str, Any] = {key: model.pop(key) for key in ("data", "variant", "recipes") if key in model}
     data = {"data": {"name": top.pop("data")}} if "data" in top else {}
     return {**RunConfig.of({"model": {"name": "metaformer_s12", **model}, **data}).to_plain("print"), **top}
 
@@ -74,8 +76,8 @@ def config_of_row(values: dict[str, str]) -> dict[str, Any]:
         told |= {"init": "warm"} if values["warm_start"] == "True" else {}
         told |= {"pretrained": "weights.pth"} if values["pretrained"] == "True" else {}
         told |= {"kernel_size": kernel}
-    # The parts that a label names are not built here; to_plain's hash would read the weights.
-    top = {key: told.pop(key) for key in ("data", "variant") if key in told}
+    # Not through RunConfig: its hash would read the weights, which are none.
+    top: dict[str, Any] = {key: told.pop(key) for key in ("data", "variant") if key in told}
     return {"model": {"name": "metaformer_s12", **told}, "data": {"name": top.pop("data", "imagewoof")}, **top}
 
 
@@ -145,6 +147,16 @@ def test_fact(config: dict[str, Any], fact: str, value: str | None) -> None:
 )
 def test_data_is_named_as_in_labels(name: str) -> None:
     assert data_fact(name) == slug(name).partition("@")[0]
+
+
+def test_documented_example_is_accepted() -> None:
+    page = (TABLES.parents[2] / "docs" / "studies.md").read_text()
+    (block,) = (b for b in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if b.startswith("published:"))
+    published = read(yaml.safe_load(block)["published"], TABLES.parent)
+    facts = published.facts(config_of(token_mixer="attention", data="medmnist:pneumoniamnist@224"))
+    row = published.match(facts)
+    assert row is not None
+    assert (row.values["token_mixer"], row.values["dataset"]) == ("fullAttn", "PneumoniaMNIST")
 
 
 def test_no_row_for_what_was_not_published() -> None:
