@@ -16,7 +16,8 @@ PACKAGES = {"torch": "2.11.0", "lightning": "2.6.0", "timm": "1.0.22", "numpy": 
 
 @dataclass
 class FakeStudy:
-    """What to write. ``skill`` is each label's log-odds of being right; ``states`` overrides (label, seed) states."""
+    """What to write. ``skill`` is each label's log-odds of being right; ``states`` overrides (label, seed) states;
+    ``stand_ins`` says of labels what their runs had stand-ins for."""
 
     labels: tuple[str, ...] = ("identity", "pooling-k3", "sep_conv-k3", "local_attention-k3")
     skill: dict[str, float] = field(default_factory=lambda: {"identity": -0.6})
@@ -32,6 +33,7 @@ class FakeStudy:
     states: dict[tuple[str, int], str] = field(default_factory=dict)
     generator: int = 0
     data: str = "digits"
+    stand_ins: dict[str, list[str]] = field(default_factory=dict)
 
 
 def write_study(folder: Path, spec: FakeStudy) -> Path:
@@ -137,6 +139,8 @@ def _write_run(
         "hash": name[-12:],
         "label": label,
     }
+    if label in spec.stand_ins:
+        config["stand_ins"] = spec.stand_ins[label]
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     environment: dict[str, Any] = {
         "mixlab": "0.1.0",

@@ -12,6 +12,7 @@ import pytest
 from mixlab.studies.report import build_report
 
 from .fake_study import FakeStudy, write_study
+from .test_report_published import prepared
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -71,6 +72,26 @@ def test_page_draws_and_fits(browser: Any, report: Path, width: int, scheme: str
         assert opened.run("document.documentElement.scrollWidth") <= width
         opened.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         assert opened.run("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_published_numbers_fit(browser: Any, tmp_path: Path, width: int) -> None:
+    """On a phone the table scrolls by itself; the label stays in view and leaves room for the numbers."""
+    spec = FakeStudy(labels=LABELS, cases=60, examples=2, stand_ins={"sep_conv-k3": ["data: digits for imagewoof"]})
+    with Opened(browser, build_report(prepared(write_study(tmp_path / "study", spec))), width) as opened:
+        assert opened.complaints == []
+        assert opened.run("document.documentElement.scrollWidth") <= width
+        assert opened.page.locator(".banner").bounding_box()["y"] < 100
+        box = "(() => {{ const b = document.querySelector('#published {}').getBoundingClientRect(); return {}; }})()"
+        hidden = "document.querySelector('#published .scroll').scrollWidth"
+        room = opened.run(box.format(".scroll", "b.width"))
+        if width == 1280:
+            assert opened.run(hidden) <= room
+        before = opened.run(box.format(".beside tbody th", "b.left"))
+        opened.run("document.querySelector('#published .scroll').scrollLeft = 100")
+        assert opened.run(box.format(".beside tbody th", "b.left")) == before
+        assert opened.run(box.format(".beside tbody th", "b.width")) < room / 2
+        assert opened.run(box.format(".said div", "b.right")) <= width
 
 
 def test_headers_sort(browser: Any, report: Path) -> None:

@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mixlab.errors import Quoted, expected
+from mixlab.errors import Quoted, UserError, expected
+from mixlab.studies.published import Published, load
 from mixlab.studies.report import details
 from mixlab.studies.report.class_figures import class_figures
 from mixlab.studies.report.collect import RunRecord, StudyRecord, by_data, read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
+from mixlab.studies.report.published import beside, published_columns
+from mixlab.studies.report.stand_ins import find_stand_ins, stand_in_columns, stand_ins_of
 from mixlab.studies.report.style import probability, quantity, score
 from mixlab.studies.report.summary import StudySummary, count
 from mixlab.studies.report.table import columns, link, ranked_rows, write_ranking, write_results
@@ -35,9 +38,15 @@ def build_report(study_dir: Path | str) -> Path:
     """
     study = read_study(study_dir)
     parts = [StudySummary(part) for part in by_data(study)]
-    page = render(study, parts)
     try:
-        write_results(study)
+        published = load(study.folder)
+    except UserError as error:
+        published = None
+        study.problems.append(str(error))
+    page = render(study, parts, published)
+    try:
+        more = {} if published is None else published_columns(published, study.runs)
+        write_results(study, {**more, **stand_in_columns(study.runs)})
         write_ranking(study.folder, parts)
         write_text(study.folder / "report.html", page)
     except OSError as error:
@@ -48,13 +57,14 @@ def build_report(study_dir: Path | str) -> Path:
     return study.folder / "report.html"
 
 
-def render(study: StudyRecord, summaries: Sequence[StudySummary]) -> str:
-    """The report of a study as HTML, with a summary for each of its data sets."""
+def render(study: StudyRecord, summaries: Sequence[StudySummary], published: Published | None = None) -> str:
+    """The report of a study as HTML, with a summary for each of its data sets, beside published numbers if given."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     environment = _environment()
-    parts = [_part(summary, f"d{i}-" if len(summaries) > 1 else "") for i, summary in enumerate(summaries)]
+    keys = [f"d{i}-" if len(summaries) > 1 else "" for i in range(len(summaries))]
+    parts = [_part(summary, key, published) for summary, key in zip(summaries, keys, strict=True)]
     template = environment.get_template("results.html.j2")
     for part in parts:
         part["html"] = Markup(template.render(part))
@@ -72,12 +82,12 @@ def _environment() -> Any:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals.update(link=link, score=score, quantity=quantity, probability=probability)
-    environment.globals.update(count=count, run_number=run_number)
+    environment.globals.update(count=count, run_number=run_number, stand_ins_of=stand_ins_of)
     environment.filters["breakable"] = breakable
     return environment
 
 
-def _part(summary: StudySummary, key: str) -> dict[str, Any]:
+def _part(summary: StudySummary, key: str, published: Published | None) -> dict[str, Any]:
     """What the page shows of one data set; ``key`` goes before its ids."""
     study = summary.study
     splits, counts = details.class_counts(study)
@@ -90,6 +100,8 @@ def _part(summary: StudySummary, key: str) -> dict[str, Any]:
         "styles": styles_of(summary),
         "columns": columns(summary),
         "rows": ranked_rows(summary, key),
+        "beside": None if published is None else beside(summary, published),
+        "stand_ins": find_stand_ins(study.runs),
         "figures": {figure["id"]: figure | {"id": key + figure["id"]} for figure in figures},
         "examples": collect_examples(summary),
         "data": study.runs[0].data if study.runs else "",
@@ -105,6 +117,7 @@ def _whole(study: StudyRecord, summaries: Sequence[StudySummary]) -> dict[str, A
     return {
         "study": study,
         "whole": StudySummary(study),
+        "stand_ins": find_stand_ins(study.runs),
         "questions": details.questions(study),
         "configuration": details.configurations(study),
         "environment": details.environments(study),

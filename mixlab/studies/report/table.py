@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from mixlab.studies.report.collect import RunRecord, StudyRecord
+from mixlab.studies.report.stand_ins import stand_ins_of
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import METRIC_NAMES, Average, LabelSummary, StudySummary
 from mixlab.training.files import write_text
@@ -163,25 +164,38 @@ RUN_FIELDS = ("data", "label", "seed", "fold", "state", "folder", "val_macro_f1"
 RUN_VALUES = ("parameters", "macs", "macs_needed", "macs_dense", "seconds_per_epoch", "total_seconds", "peak_memory_mb")
 
 
-def write_results(study: StudyRecord) -> Path:
-    """Write ``results.csv``: a row a run, finished or not."""
+def write_results(study: StudyRecord, more: Mapping[str, Sequence[object]] | None = None) -> Path:
+    """Write ``results.csv``: a row a run, finished or not.
+
+    Args:
+        study: The study.
+        more: Further columns by name, a value for each of ``study.runs``.
+    """
     head = [*RUN_FIELDS, *(f"test_{metric}" for metric in METRICS), "test_loss", *RUN_VALUES, "best_epoch", "device"]
     rows = [
         [run.data, run.label, run.seed, run.fold, run.state, f"runs/{run.name}", run.score("val", "macro_f1")]
         + [run.score("test", metric) for metric in (*METRICS, "loss")]
         + [run.summary.get(key) for key in (*RUN_VALUES, "best_epoch")]
         + [run.summary.get("device") or run.environment.get("device")]
-        for run in study.runs
+        + [values[place] for values in (more or {}).values()]
+        for place, run in enumerate(study.runs)
     ]
-    return _write_csv(study.folder / "results.csv", head, rows)
+    return _write_csv(study.folder / "results.csv", [*head, *(more or {})], rows)
 
 
 def write_ranking(folder: Path, parts: Sequence[StudySummary]) -> Path:
-    """Write ``ranking.csv``: a row a data set and label, with its ranks, spread by source, and costs."""
+    """Write ``ranking.csv``: a row a data set and label, with its ranks, spread by source, and costs.
+
+    Where there are stand-ins, a column ``stand_ins`` says whose scores mean nothing.
+    """
     head = ["data", "label", "best_rank", "worst_rank", "group", "metric", "mean", "sd_over_runs", "sd_training"]
     head += ["se_test_cases", "interval_low", "interval_high", "runs", "seeds", "chosen_by_validation"]
     head += [key for key, _, _ in COST_COLUMNS]
-    return _write_csv(folder / "ranking.csv", head, [row for part in parts for row in _ranking_rows(part)])
+    rows = [row for part in parts for row in _ranking_rows(part)]
+    stood_in = [any(map(stand_ins_of, label.every)) for part in parts for label in part.labels]
+    if any(stood_in):
+        head, rows = [*head, "stand_ins"], [[*row, told] for row, told in zip(rows, stood_in, strict=True)]
+    return _write_csv(folder / "ranking.csv", head, rows)
 
 
 def _ranking_rows(summary: StudySummary) -> list[list[object]]:

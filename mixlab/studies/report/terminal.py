@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mixlab.studies.report.collect import by_data, read_study
+from mixlab.studies.report.stand_ins import find_stand_ins
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import LabelSummary, StudySummary
 
@@ -31,6 +32,9 @@ def print_ranking(study_dir: Path | str, console: Console | None = None) -> None
             console.print(Text(f"\n{part.runs[0].data}", style="bold underline"))
         if summary.labels:
             console.print(ranking_table(summary, console.width))
+        if stand_ins := find_stand_ins(part.runs):
+            console.print(Text(f"{stand_ins.headline()} {stand_ins.sentence()}", style="bold red"))
+            console.print(Text(f"Labels with stand-ins: {', '.join(stand_ins.labels)}."))
         console.print(Text(summary.headline(), style="bold"))
         for sentence in summary.basis():
             console.print(Text(sentence))
