@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from mixlab.data import DataConfig, open_data
+from mixlab.stand_in import write_stand_in
+
 ROOT = Path(__file__).resolve().parents[1]
 PROBE = """
 import torch, mixlab
@@ -63,7 +66,24 @@ def test_example_from_a_users_own_file(source: str, tmp_path: Path) -> None:
     assert (tmp_path / "study" / "report.html").is_file()
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/library.md"])
-def test_library_examples(document: str) -> None:
+def write_weights(block: str, folder: Path) -> None:
+    """The files of weights that a block names, as stand-ins for the published ones."""
+    named = dict(re.findall(r'create_model\(\s*"(\w+)",\s*pretrained="([^":]+)"', block))
+    assert set(named.values()) == set(re.findall(r'pretrained="([^":]+)"', block))
+    for model, name in named.items():
+        write_stand_in(model, folder).replace(folder / name)
+
+
+@pytest.mark.parametrize("document", ["README.md", pytest.param("docs/library.md", marks=pytest.mark.slow)])
+def test_library_examples(document: str, tmp_path: Path) -> None:
+    """In a folder of their own, for what they write and the weights that they start from."""
     for block in blocks(document):
-        run("import mixlab, torch\n" + block)
+        write_weights(block, tmp_path)
+        run("import mixlab, torch\n" + block, cwd=tmp_path, PYTHONPATH=str(ROOT))
+
+
+def test_the_documented_npz_file_can_be_opened(tmp_path: Path) -> None:
+    (block,) = blocks("docs/data.md")
+    run(block, cwd=tmp_path)
+    card = open_data(DataConfig(name="npz:mine.npz", root=tmp_path)).card
+    assert (card.classes, card.sizes) == (("benign", "malignant"), {"train": 40, "val": 10, "test": 10})

@@ -72,6 +72,8 @@ class Baseline(nn.Module):
     """What a file of weights must hold, for a baseline that means nothing without one."""
     hub_name: str = ""
     """Name of its published weights in timm's hub; empty for none."""
+    file_prefix: ClassVar[str] = ""
+    """What stands before the names of a file of weights in the state dict."""
     published: ClassVar[Published | None] = None
     """What its authors say of it."""
     head: nn.Module | None

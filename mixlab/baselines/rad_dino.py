@@ -46,6 +46,7 @@ class RadDino(Baseline):
     """
 
     takes = frozenset({"image_size", "dropout"})
+    file_prefix = "body."
     published = Published(paper="arXiv:2401.10815", repository="microsoft/rad-dino", image_size=SIZE)
     head: nn.Module
     needs_weights = "model.safetensors of microsoft/rad-dino (huggingface.co), downloaded by you"
@@ -106,7 +107,8 @@ class RadDino(Baseline):
 
         stem = "body.patch_embed.proj.weight"
         file = weights_file(source)
-        return load_baseline(self, file, stem=stem, classifier="head", prefix="body.", renamed=renamed, notes=notes)
+        prefix = self.file_prefix
+        return load_baseline(self, file, stem=stem, classifier="head", prefix=prefix, renamed=renamed, notes=notes)
 
 
 def weights_file(path: str | PathLike[str]) -> Path:

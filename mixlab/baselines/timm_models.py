@@ -25,6 +25,7 @@ class TimmModel(Baseline):
     """
 
     takes = frozenset({"dropout", "image_size", "drop_path_rate"})
+    file_prefix = "body."
     body: Any  # a class of timm's
     family = "timm:NAME, a name of timm.list_models()"
 
@@ -110,7 +111,7 @@ class TimmModel(Baseline):
             source,
             stem=f"body.{stem}.weight",
             classifier=f"body.{head}",
-            prefix="body.",
+            prefix=self.file_prefix,
             renamed=lambda state: filtered(state, self.body, notes),
             notes=notes,
         )

@@ -8,6 +8,7 @@ from mixlab.data.images import ArrayImages
 from mixlab.data.loose_files import image_files
 from mixlab.data.opening import ImageData, open_data
 from mixlab.data.pairing import check_pairing
+from mixlab.data.presence import at_hand
 from mixlab.data.raw import RawData
 from mixlab.data.sources import describe, list_datasets, register_dataset
 from mixlab.data.split import ImageSplit
@@ -20,6 +21,7 @@ __all__ = [
     "ImageData",
     "ImageSplit",
     "RawData",
+    "at_hand",
     "check_pairing",
     "describe",
     "image_files",

@@ -23,7 +23,8 @@ class DataConfig:
     name: str = "digits"
     """Name of the data set, as `mixlab list datasets` shows them."""
     root: Path | None = None
-    """Folder that holds the data files; for `folder` and `csv` the folder that relative image paths start from."""
+    """Folder that holds the data files; for `folder` and `npz` where a relative path starts from, for `csv` where the
+    relative paths of its images start from."""
     download: bool = False
     """Fetch a published set that is not under `root`; nothing is ever fetched without this."""
     image_size: int | list[int] | None = None

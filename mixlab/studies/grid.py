@@ -139,6 +139,7 @@ class StudyConfig:
 
 
 def slug(name: str) -> str:
-    """A data set's name as part of a label: ``medmnist:pneumoniamnist@28`` becomes ``pneumoniamnist@28``."""
-    last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
+    """A data set's name as part of a label: ``medmnist:pneumoniamnist@28`` becomes ``pneumoniamnist@28``, and
+    ``npz:mednist/mednist_subset.npz`` becomes ``mednist_subset``."""
+    last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
     return last or name.replace("/", "_")

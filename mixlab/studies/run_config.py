@@ -125,8 +125,16 @@ def hashed_model(model: ModelConfig) -> dict[str, Any]:
 def hashed_data(data: DataConfig) -> dict[str, Any]:
     """The changed fields of a data configuration without places: ``folder:/my/images`` is ``folder`` everywhere."""
     changed = {k: v for k, v in changed_fields(data).items() if k not in data.LOCATION_FIELDS}
-    kind = data.name.partition(":")[0]
-    return {**changed, "name": kind} if kind in ("folder", "csv") else changed
+    name = _placeless(data.name)
+    return changed if name == data.name else {**changed, "name": name}
+
+
+def _placeless(name: str) -> str:
+    """A data set's name without a path in it."""
+    kind, _, argument = name.partition(":")
+    if kind == "stand-in":
+        return f"{kind}:{_placeless(argument)}"
+    return kind if kind in ("folder", "csv", "npz") else name
 
 
 def file_hash(path: Path) -> str:

@@ -56,7 +56,7 @@ def check_source(source: str | PathLike[str], architecture: str | None) -> None:
     text = fspath(source)
     if text == OFFICIAL:
         timm_name(architecture)
-    elif not _is_url(text) and not text.startswith(TIMM):
+    elif not is_url(text) and not text.startswith(TIMM):
         local_file(text)
 
 
@@ -78,7 +78,7 @@ def _sha256(file: Path, changed: int, size: int) -> str:
 
 def local_file(source: str) -> Path:
     """The file itself, or where a URL was downloaded to."""
-    if _is_url(source):
+    if is_url(source):
         return _downloaded(source)
     file = Path(source)
     if not file.is_file():
@@ -87,12 +87,14 @@ def local_file(source: str) -> Path:
     return file
 
 
-def _is_url(source: str) -> bool:
+def is_url(source: str) -> bool:
+    """Whether a source is downloaded."""
     return source.startswith(("https://", "http://"))
 
 
-def _downloaded(url: str) -> Path:
-    """A URL's file in the cache folder, downloaded with a progress bar if it is not there."""
+def cached_file(url: str) -> tuple[str, str, Path]:
+    """A URL's address, the beginning of its file's SHA-256 (empty if not said), and its file in the cache folder, which
+    may not be there."""
     address, fragment = urldefrag(url)
     name = Path(unquote(urlsplit(address).path)).name
     want = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
@@ -102,10 +104,15 @@ def _downloaded(url: str) -> Path:
         raise expected(f"weights {url}", "the URL of a file, and after #sha256= hexadecimal digits", url)
     # Files of one name from two places are kept apart.
     folder = Path(torch.hub.get_dir()) / "checkpoints" / "mixlab" / hashlib.sha256(address.encode()).hexdigest()[:12]
-    file = folder / name
+    return address, want, folder / name
+
+
+def _downloaded(url: str) -> Path:
+    """A URL's file in the cache folder, downloaded with a progress bar if it is not there."""
+    address, want, file = cached_file(url)
     try:
         if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(address, str(file), hash_prefix=want or None, progress=True)
     except (OSError, RuntimeError, ValueError) as error:  # no connection, no such page, another hash, no such host
         if file.is_file():

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mixlab import create_model
 from mixlab.weights import to_official
+from mixlab.weights.fill import image
 from tests.parity.check import filled
-from tests.parity.fill import image
 
 SHAPE = (2, 3, 160, 96)
 SIZES = {

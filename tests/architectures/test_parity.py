@@ -10,8 +10,8 @@ import torch
 from mixlab import create_model
 from mixlab.metaformer import MetaFormer
 from mixlab.weights import to_official
+from mixlab.weights.fill import key_digest
 from tests.parity.check import DTYPES, HERE, compare_model, filled, read
-from tests.parity.fill import key_digest
 
 FILES = sorted(p.stem for p in HERE.glob("*.json") if not p.stem.startswith("units_"))
 

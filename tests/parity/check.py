@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mixlab.metaformer import MetaFormer
 from mixlab.weights import load_official, to_official
-from tests.parity.fill import fill_, image
+from mixlab.weights.fill import fill_, image
 
 HERE = Path(__file__).parent
 DTYPES = (torch.float32, torch.float64)

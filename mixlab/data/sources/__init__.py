@@ -14,9 +14,10 @@ from mixlab.errors import expected, nearest, unknown
 
 OpenSource = Callable[[DataConfig, str], RawData]
 Describe = Callable[[str], DataCard]
+AtHand = Callable[[DataConfig, str], bool]
 F = TypeVar("F", bound=OpenSource)
 
-BUILT_IN = ("digits", "mni152", "medmnist", "folder", "csv", "imagewoof", "grazpedwri")
+BUILT_IN = ("digits", "mni152", "medmnist", "folder", "csv", "npz", "imagewoof", "grazpedwri", "stand_in")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class Source:
     """All complete names, when they can be listed."""
     describe: Describe | None = None
     """The card without the data, from the argument."""
+    at_hand: AtHand | None = None
+    """Whether the set's files are there, without reading them; None for sets that need none."""
+    listed: bool = True
+    """Whether users choose it; else it is found by its name alone."""
 
 
 _SOURCES: dict[str, Source] = {}
@@ -42,6 +47,8 @@ def register_dataset(
     pattern: str = "",
     names: Callable[[], Iterable[str]] | None = None,
     describe: Describe | None = None,
+    at_hand: AtHand | None = None,
+    listed: bool = True,
 ) -> Callable[[F], F]:
     """Decorator that adds a data set (or a kind of them) under ``name``.
 
@@ -60,6 +67,8 @@ def register_dataset(
         pattern: how names look when the source takes an argument, for ``mixlab list``.
         names: function that lists all complete names.
         describe: function from the argument to a card without data.
+        at_hand: function that says whether the set's files are there, see :func:`mixlab.data.at_hand`.
+        listed: whether ``mixlab list datasets`` shows it.
 
     Raises:
         UserError: the name has a colon, or another function has it.
@@ -72,7 +81,7 @@ def register_dataset(
         taken = _SOURCES.get(name)
         if taken is not None and _origin(taken.open) != _origin(function):
             raise expected("register_dataset", "a free name", name, f"another name; {_origin(taken.open)} has this one")
-        _SOURCES[name] = Source(name, function, pattern, names, describe)
+        _SOURCES[name] = Source(name, function, pattern, names, describe, at_hand, listed)
         return function
 
     return add
@@ -98,7 +107,7 @@ def find_source(name: str) -> tuple[Source, str]:
     kind, colon, argument = name.partition(":")
     known = sources()
     if kind not in known:
-        names, kinds = list_datasets(), [s.pattern or s.name for s in known.values()]
+        names, kinds = list_datasets(), [s.pattern or s.name for s in known.values() if s.listed]
         # the sets of MedMNIST are listed only when one of them is near
         raise unknown("data set", name, names if nearest(name, names) else kinds)
     source = known[kind]
@@ -110,7 +119,7 @@ def find_source(name: str) -> tuple[Source, str]:
 def list_datasets() -> list[str]:
     """Names of the data sets, and the patterns of those that take an argument."""
     found = []
-    for source in sources().values():
+    for source in filter(lambda s: s.listed, sources().values()):
         found += [source.pattern] if source.pattern else []
         found += list(source.names()) if source.names else [] if source.pattern else [source.name]
     return sorted(found)
@@ -120,7 +129,7 @@ def describe(name: str) -> DataCard:
     """The card of a published set without opening it: no sizes of splits, no statistics.
 
     Raises:
-        UserError: the name is unknown, or its card is known only from the data (``folder``, ``csv``).
+        UserError: the name is unknown, or its card is known only from the data (``folder``, ``csv``, ``npz``).
     """
     source, argument = find_source(name)
     if source.describe is None:

@@ -25,7 +25,12 @@ COLUMNS = ("path", "label", "split", "group")
 Rows = list[dict[str, str]]
 
 
-@register_dataset("csv", pattern="csv:PATH")
+def table_at_hand(_config: DataConfig, argument: str) -> bool:
+    """Whether there is anything at the table's path; without a path there is nothing to miss."""
+    return Path(argument).expanduser().exists()
+
+
+@register_dataset("csv", pattern="csv:PATH", at_hand=table_at_hand)
 def open_csv(config: DataConfig, argument: str) -> RawData:
     """The images that a table names.
 

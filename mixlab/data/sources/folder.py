@@ -45,7 +45,12 @@ class Found:
     ignored: Counter[str]
 
 
-@register_dataset("folder", pattern="folder:PATH")
+def path_at_hand(config: DataConfig, argument: str) -> bool:
+    """Whether there is anything at the path."""
+    return resolve(config, argument, "folder:PATH").exists()
+
+
+@register_dataset("folder", pattern="folder:PATH", at_hand=path_at_hand)
 def open_folder(config: DataConfig, argument: str) -> RawData:
     """The images of a folder.
 

@@ -70,11 +70,18 @@ def _is_multilabel(argument: str) -> bool:
     return argument == "multilabel"
 
 
+def table_at_hand(config: DataConfig, argument: str) -> bool:
+    """Whether the authors' table is there; images that it names and that are not are a broken set."""
+    _is_multilabel(argument)
+    return (_root(config) / TABLE).exists()
+
+
 @register_dataset(
     "grazpedwri-fracture",
     pattern="grazpedwri-fracture[:binary|multilabel]",
     names=lambda: ["grazpedwri-fracture"],
     describe=describe,
+    at_hand=table_at_hand,
 )
 def open_grazpedwri(config: DataConfig, argument: str) -> RawData:
     """The X-rays under the local root; nothing is ever fetched.
@@ -83,7 +90,7 @@ def open_grazpedwri(config: DataConfig, argument: str) -> RawData:
         UserError: the table or images are not there, a column is missing, or a label is neither empty, 0 nor 1.
     """
     card = describe(argument)
-    root = (Path(config.root) if config.root is not None else Path.home() / ".mixlab" / "grazpedwri-dx").expanduser()
+    root = _root(config)
     rows = read_table(root / TABLE)
     paths = _find(root, [row["filestem"] for row in rows])
     visible = _visible(rows)
@@ -103,6 +110,10 @@ def open_grazpedwri(config: DataConfig, argument: str) -> RawData:
     raw.groups = [row["patient_id"] for row in rows]
     raw.events = events
     return raw
+
+
+def _root(config: DataConfig) -> Path:
+    return (Path(config.root) if config.root is not None else Path.home() / ".mixlab" / "grazpedwri-dx").expanduser()
 
 
 def read_table(table: Path) -> list[dict[str, str]]:

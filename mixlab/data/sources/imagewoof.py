@@ -45,7 +45,13 @@ def describe(argument: str) -> DataCard:
     )  # fmt: skip
 
 
-@register_dataset("imagewoof", pattern="imagewoof[:160|320|full]", names=lambda: ["imagewoof"], describe=describe)
+@register_dataset(
+    "imagewoof",
+    pattern="imagewoof[:160|320|full]",
+    names=lambda: ["imagewoof"],
+    describe=describe,
+    at_hand=lambda config, argument: _there(_places(config, argument)[1]) is not None,
+)
 def open_imagewoof(config: DataConfig, argument: str) -> RawData:
     """The photographs under the local root.
 
@@ -79,14 +85,9 @@ def _folders(argument: str) -> dict[str, str]:
 
 def find_folder(config: DataConfig, argument: str) -> Path:
     """The folder with ``train`` and ``val``, fetched when the configuration asks for it."""
-    wanted = _folders(argument)
-    root = (Path(config.root) if config.root is not None else Path.home() / ".mixlab").expanduser()
-    places = [root / name for name in wanted.values()]
-    if not argument or root.name in wanted.values():
-        places.insert(0, root)
-    for place in places:
-        if (place / "train").is_dir() and (place / "val").is_dir():
-            return place
+    root, places = _places(config, argument)
+    if (place := _there(places)) is not None:
+        return place
     size = argument or "160"
     url = f"{URL}{FOLDERS[size]}.tgz"
     if config.download:
@@ -94,6 +95,20 @@ def find_folder(config: DataConfig, argument: str) -> Path:
     got = Quoted("none in " + ", ".join(str(p) for p in places))
     hint = f"--data-root FOLDER, or --download, or unpacking {url}"
     raise expected("data imagewoof", "the folders train and val", got, hint)
+
+
+def _places(config: DataConfig, argument: str) -> tuple[Path, list[Path]]:
+    """The local root, and where the photographs may lie, best first."""
+    wanted = _folders(argument)
+    root = (Path(config.root) if config.root is not None else Path.home() / ".mixlab").expanduser()
+    places = [root / name for name in wanted.values()]
+    if not argument or root.name in wanted.values():
+        places.insert(0, root)
+    return root, places
+
+
+def _there(places: list[Path]) -> Path | None:
+    return next((p for p in places if (p / "train").is_dir() and (p / "val").is_dir()), None)
 
 
 def _download(url: str, root: Path, name: str) -> Path:

@@ -17,7 +17,7 @@ from mixlab.data.config import DataConfig
 from mixlab.data.images import ArrayImages
 from mixlab.data.raw import SPLITS, RawData
 from mixlab.data.sources import register_dataset
-from mixlab.data.sources.medmnist_files import Npz, check_md5, find_npz, read_npz
+from mixlab.data.sources.medmnist_files import Npz, check_labels, check_md5, find_npz, npz_places, read_npz
 from mixlab.errors import Quoted, expected, unknown
 
 SIZES = {2: (28, 64, 128, 224), 3: (28, 64)}
@@ -128,7 +128,15 @@ def describe(argument: str) -> DataCard:
     )
 
 
-@register_dataset("medmnist", pattern="medmnist:NAME[@SIZE]", names=list_names, describe=describe)
+def files_at_hand(config: DataConfig, argument: str) -> bool:
+    """Whether the set's file is there."""
+    name = parse(argument)
+    return any(place.is_file() for place in npz_places(config, name.flag, name.size)[1])
+
+
+@register_dataset(
+    "medmnist", pattern="medmnist:NAME[@SIZE]", names=list_names, describe=describe, at_hand=files_at_hand
+)
 def open_medmnist(config: DataConfig, argument: str) -> RawData:
     """The arrays of one npz file with the official splits.
 
@@ -170,8 +178,4 @@ def _check_shapes(data: Npz, name: MedMNISTName) -> None:
         if images.shape[1:] != size or images.dtype != np.uint8:
             got = Quoted(f"{images.dtype} {images.shape}")
             raise expected(f"{where}_images", f"uint8 (N, {', '.join(map(str, size))})", got, "the official file")
-        if len(labels) != len(images) or labels.size != len(images) * columns or labels.dtype.kind not in "iub":
-            got = Quoted(f"{labels.dtype} {labels.shape}")
-            raise expected(f"{where}_labels", f"integers ({len(images)}, {columns})", got, "the official file")
-        if not len(images):
-            raise expected(f"{where}_images", "at least one image", 0, "the official file")
+        check_labels(where, images, labels, columns, "the official file")

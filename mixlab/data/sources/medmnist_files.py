@@ -7,7 +7,8 @@ import hashlib
 import io
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class Npz:
     path: Path
     images: dict[str, Array]
     labels: dict[str, Array]
+    others: dict[str, Array] = field(default_factory=dict)
+    """Further arrays that were asked for, where the file has them."""
 
 
 def default_root() -> Path:
@@ -36,15 +39,20 @@ def default_root() -> Path:
     return Path(DEFAULT_ROOT) if DEFAULT_ROOT else Path.home() / ".medmnist"
 
 
+def npz_places(config: DataConfig, flag: str, size: int) -> tuple[Path, list[Path]]:
+    """The local root, and where a set's file may lie, best first."""
+    root = (Path(config.root) if config.root is not None else default_root()).expanduser()
+    names = [f"{flag}.npz", f"{flag}_28.npz"] if size == 28 else [f"{flag}_{size}.npz"]
+    return root, [folder / name for folder in (root, root / "medmnist") for name in names]
+
+
 def find_npz(config: DataConfig, flag: str, size: int, info: dict[str, Any]) -> Path:
     """The file under the local root, or a fetched one when the configuration asks for it.
 
     Raises:
         UserError: it is not there and may not be, or could not be, fetched.
     """
-    root = (Path(config.root) if config.root is not None else default_root()).expanduser()
-    names = [f"{flag}.npz", f"{flag}_28.npz"] if size == 28 else [f"{flag}_{size}.npz"]
-    places = [folder / name for folder in (root, root / "medmnist") for name in names]
+    root, places = npz_places(config, flag, size)
     for place in places:
         if place.is_file():
             return place
@@ -52,8 +60,8 @@ def find_npz(config: DataConfig, flag: str, size: int, info: dict[str, Any]) -> 
         return _download(root, flag, size, info, places[0].name)
     looked = Quoted("none of " + ", ".join(str(p) for p in places))
     url = info["url" if size == 28 else f"url_{size}"]
-    hint = f"--data-root FOLDER with {names[0]} in it, or --download, or fetching {url}"
-    raise expected(f"data medmnist:{flag}", f"the file {names[0]}", looked, hint)
+    hint = f"--data-root FOLDER with {places[0].name} in it, or --download, or fetching {url}"
+    raise expected(f"data medmnist:{flag}", f"the file {places[0].name}", looked, hint)
 
 
 def _download(root: Path, flag: str, size: int, info: dict[str, Any], filename: str) -> Path:
@@ -87,11 +95,18 @@ def check_md5(path: Path, official: str, name: str) -> list[Event]:
     return [event("checksum", message)]
 
 
-def read_npz(path: Path) -> Npz:
-    """The six arrays of a MedMNIST file.
+def read_npz(
+    path: Path, *, optional: Sequence[str] = (), again: str = "fetching it again", hint: str = "the official file"
+) -> Npz:
+    """The six arrays of a file such as MedMNIST's. What is pickled is never opened.
+
+    Args:
+        path: the file.
+        optional: names of further arrays to read where there are any.
+        again, hint: what to try with a damaged file, and with one that lacks an array.
 
     Raises:
-        UserError: the file is truncated or corrupt, or an array is missing.
+        UserError: the file is truncated or corrupt, an array of it is pickled, or one is missing.
     """
     keys = [f"{split}_{kind}" for split in SPLITS for kind in ("images", "labels")]
     where = f"data file {path}"
@@ -99,11 +114,25 @@ def read_npz(path: Path) -> Npz:
         # opened here, because numpy leaves a damaged file open
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             missing = [key for key in keys if key not in file.files]
-            arrays = {key: file[key] for key in keys if key not in missing}
+            arrays = {key: file[key] for key in [*keys, *optional] if key in file.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
         got = Quoted(f"{type(error).__name__}: {error}")
-        raise expected(where, "a readable npz file", got, "fetching it again: it is truncated or corrupt") from error
+        raise expected(where, "a readable npz file", got, f"{again}: it is truncated or corrupt") from error
     if missing:
         got = Quoted(f"none of {', '.join(missing)}")
-        raise expected(where, f"the arrays {', '.join(keys)}", got, "the official file")
-    return Npz(path, {s: arrays[f"{s}_images"] for s in SPLITS}, {s: arrays[f"{s}_labels"] for s in SPLITS})
+        raise expected(where, f"the arrays {', '.join(keys)}", got, hint)
+    images, labels = ({s: arrays.pop(f"{s}_{kind}") for s in SPLITS} for kind in ("images", "labels"))
+    return Npz(path, images, labels, arrays)
+
+
+def check_labels(where: str, images: Array, labels: Array, columns: int, hint: str) -> None:
+    """Labels are integers, one or ``columns`` for each of at least one image.
+
+    Raises:
+        UserError: they are not.
+    """
+    if len(labels) != len(images) or labels.size != len(images) * columns or labels.dtype.kind not in "iub":
+        got = Quoted(f"{labels.dtype} {labels.shape}")
+        raise expected(f"{where}_labels", f"integers ({len(images)}, {columns})", got, hint)
+    if not len(images):
+        raise expected(f"{where}_images", "at least one image", 0, hint)

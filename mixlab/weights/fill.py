@@ -1,8 +1,11 @@
-"""Deterministic parameters and inputs for the parity vectors in this folder.
+"""Deterministic parameters and inputs: for stand-in weights, and for the parity vectors of the test suite.
 
 Every number depends only on a name and an index, so no weights need to be stored:
-`fill_(state)` gives the parameters of a model, `image(shape)` its input.
+``fill_(state)`` gives the parameters of a model, ``image(shape)`` its input. The numbers must never change: the
+official implementations were run with them.
 """
+
+from __future__ import annotations
 
 import hashlib
 import zlib

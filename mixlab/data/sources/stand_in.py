@@ -1,0 +1,112 @@
+"""``stand-in:NAME``: a few real images in the form of the set NAME, to test a study where NAME's files are absent.
+
+Its task, channels, axes and size are those of NAME's card. Its images are scikit-learn's digits (in volumes one behind
+the other): 4 of each class for training, 2 for validation and 2 for the test; of a multi-label set, of each digit.
+Scores on it mean nothing.
+
+Of a set that is known from its files only (``folder``, ``csv``, ``npz``) the form is not known: its stand-in is a grey
+classification set of 8 x 8 pixels, or with as many channels as ``data.channels`` asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mixlab.data.card import DataCard, event
+from mixlab.data.config import DataConfig
+from mixlab.data.images import Array, ArrayImages
+from mixlab.data.raw import RawData
+from mixlab.data.resize import resize
+from mixlab.data.sources import digits, find_source, register_dataset
+from mixlab.errors import expected
+
+KIND = "stand-in"
+COUNTS = {"train": 4, "val": 2, "test": 2}
+#: Findings of the multi-label form: the digits that have each. All digits are in each split, so each is there and not.
+FINDINGS = {"odd": "13579", "above 4": "56789", "closed loop": "0689", "prime": "2357", "multiple of 3": "0369"}
+
+
+def describe(argument: str, channels: int | None = None) -> DataCard:
+    """The card without the images.
+
+    Args:
+        argument: NAME, any data set's name.
+        channels: those of a set that is known from its files only.
+
+    Raises:
+        UserError: there is no such set, or it is neither for classification nor multi-label.
+    """
+    if not argument:
+        raise expected("data.name", "stand-in:NAME with a data set's name", KIND, "stand-in:medmnist:pathmnist@224")
+    source, inner = find_source(argument)
+    of = argument
+    if source.describe is None:  # named without its place, as such a set itself is
+        of = f"{source.name}:{Path(inner).name}" if inner else source.name
+        card = replace(digits.describe(), channels=channels or 1)
+    else:
+        card = source.describe(inner)
+    if card.task == "segmentation":
+        raise expected(f"data {KIND}:{of}", "a set for classification or multi-label classification", card.task)
+    return replace(
+        digits.describe(),
+        name=f"{KIND}:{of}",
+        task=card.task,
+        classes=_findings(card) if card.task == "multilabel" else _classes(card),
+        channels=card.channels,
+        spatial_dims=card.spatial_dims,
+        image_size=card.image_size or (8,) * card.spatial_dims,
+        splits=f"the first digits of each class: {', '.join(f'{n} {split}' for split, n in COUNTS.items())}",
+        notes=(f"a stand-in for {of}, which is not here: digits, to test that a study runs; scores mean nothing",),
+    )
+
+
+def _findings(card: DataCard) -> tuple[str, ...]:
+    return tuple(FINDINGS)[: len(card.classes)]
+
+
+def _classes(card: DataCard) -> tuple[str, ...]:
+    """The digits, or with fewer classes than ten those of equal rest: ``0 2 4 6 8`` and ``1 3 5 7 9``."""
+    classes = min(10, len(card.classes))
+    return tuple(" ".join(str(d) for d in range(rest, 10, classes)) for rest in range(classes))
+
+
+@register_dataset(KIND, pattern="stand-in:NAME", describe=describe, listed=False)
+def open_stand_in(config: DataConfig, argument: str) -> RawData:
+    """The first digits of each class; nothing depends on a seed.
+
+    Raises:
+        UserError: there is no set NAME, or it is neither for classification nor multi-label.
+    """
+    from sklearn.datasets import load_digits
+
+    card = describe(argument, config.channels)
+    bunch = load_digits()
+    multilabel = card.task == "multilabel"
+    groups = np.asarray(bunch.target, dtype=np.int64) % (10 if multilabel else len(card.classes))
+    given = [split for split, count in COUNTS.items() for _ in range(count)]
+    first = [np.flatnonzero(groups == group)[: len(given)] for group in np.unique(groups)]
+    cases = np.concatenate(first)
+    findings = (
+        [[int(str(digit) in FINDINGS[name]) for name in card.classes] for digit in range(10)] if multilabel else []
+    )
+    raw = RawData.from_card(
+        card,
+        images=ArrayImages([np.stack([_image(bunch.images[i], card) for i in cases])], channels_last=True),
+        targets=np.array(findings)[groups[cases]] if multilabel else groups[cases],
+        ids=[f"digit-{i:04d}" for i in cases],
+        given=given * len(first),
+    )
+    raw.events = [event("stand-in", card.notes[0])]
+    return raw
+
+
+def _image(digit: Array, card: DataCard) -> Array:
+    """uint8 ``(*spatial, C)``."""
+    pixels = np.rint(digit / 16 * 255).astype(np.uint8)
+    while pixels.ndim < card.spatial_dims:
+        pixels = np.repeat(pixels[None], len(pixels), axis=0)
+    assert card.image_size is not None
+    return np.repeat(resize(pixels[None], card.image_size)[0][..., None], card.channels, axis=-1)
