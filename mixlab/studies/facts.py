@@ -50,10 +50,11 @@ def facts_of(config: Mapping[str, Any], windows: Mapping[str, Any] | None = None
 
 
 def data_fact(name: str) -> str:
-    """A data set's short name as in labels, without its size: ``medmnist:pneumoniamnist@224`` is ``pneumoniamnist``.
-
-    The same as :func:`mixlab.studies.grid.slug` for these names, which cannot be imported without torch.
-    """
+    """A data set's short name, without its size or version: ``medmnist:pneumoniamnist@224`` is ``pneumoniamnist``,
+    ``npz:mednist/mednist_subset.npz`` is ``mednist_subset``, ``imagewoof:full`` is ``imagewoof``."""
+    kind, _, rest = name.partition(":")
+    if rest and kind not in ("folder", "csv", "npz", "medmnist", "stand-in"):
+        return kind
     last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     return (last or name.replace("/", "_")).partition("@")[0].removesuffix(".npz")
 

@@ -76,6 +76,7 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
     if any(is_frozen_at_random(run.config) for run in runs.values()):
         notes.append(FROZEN)
+    notes += dict.fromkeys(f"stand-in: {said}" for run in runs.values() for said in run.config.stand_ins)
     _check_models([run for run in runs.values() if not run.done], opened)
     events = [event["message"] for images in opened.values() for event in images.events]
     return Plan(list(runs.values()), notes, list(dict.fromkeys(events)))

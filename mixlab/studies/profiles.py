@@ -12,8 +12,9 @@ from mixlab.studies.configuration import merge
 def with_profile(plain: Mapping[str, Any], profile: str | None, where: str = "study") -> dict[str, Any]:
     """A study's values with those of one of its ``profiles`` over them.
 
-    Lists replace lists, mappings are merged key by key, and a mapping goes into every item of a list of mappings
-    (``data: {image_size: 28}``). The profile's name becomes part of the study's, so that each has a folder of its own.
+    Lists replace lists, mappings are merged key by key, a mapping goes into every item of a list of mappings
+    (``data: {image_size: 28}``), and null takes a value back. The profile's name becomes part of the study's, so that
+    each has a folder of its own.
 
     Args:
         plain: content of a study file.
@@ -33,8 +34,9 @@ def with_profile(plain: Mapping[str, Any], profile: str | None, where: str = "st
         raise expected(f"{where}, profiles", "a mapping of names to what they change", Quoted(type(profiles).__name__))
     if profile is None:
         hint = f"--profile {next(reversed(profiles), 'smoke')}"
-        raise expected(where, f"a profile, one of {', '.join(map(str, profiles))}", "none", hint)
+        raise expected(where, f"a profile, one of {', '.join(map(str, profiles))}", Quoted("none"), hint)
     if profile not in profiles:
         raise unknown(f"profile of {where}", profile, profiles)
     name = values.get("name", "study")
-    return {**merge(values, profiles[profile] or {}), "name": f"{name}-{profile}", "profile": profile}
+    merged = {**merge(values, profiles[profile] or {}), "name": f"{name}-{profile}", "profile": profile}
+    return {key: value for key, value in merged.items() if value is not None}

@@ -58,6 +58,7 @@ def read(plain: Mapping[str, Any], base: Path) -> Published:
         names=names,
         instead=_texts(plain, "instead"),
         where=conditions,
+        only=_texts(plain, "only"),
         scores=_texts(plain, "scores") or dict(SCORES),
         protocol=_protocol(plain),
         notes=[str(note) for note in notes],
@@ -129,7 +130,7 @@ def _check_words(published: Published, head: list[str], where: str) -> None:
         for column in getattr(published, key):
             if column not in head:
                 raise unknown(f"column of {published.table} in {where}, {key}", column, head)
-    for fact in [*published.columns.values(), *published.names]:
+    for fact in [*published.columns.values(), *published.names, *published.only]:
         if fact not in FACTS:
             raise unknown(f"fact of a run in {where}", fact, FACTS)
     for metric in published.scores.values():

@@ -53,6 +53,8 @@ class Published:
     """Data sets that the table lacks, to the table's data set that they are set beside."""
     where: dict[str, str] = field(default_factory=dict)
     """Table column to the value that a row must have there."""
+    only: dict[str, str] = field(default_factory=dict)
+    """Fact to the value that a run must have to be set beside the table at all."""
     scores: dict[str, str] = field(default_factory=lambda: dict(SCORES))
     """Table column to test metric."""
     protocol: dict[str, Any] = field(default_factory=dict)
@@ -69,11 +71,14 @@ class Published:
         return facts_of(config, self.windows)
 
     def match(self, facts: Facts) -> Row | None:
-        """The row of a run; None where the table has none. A fact that does not apply (None) matches every value.
+        """The row of a run; None where the table has none, or is not for it. A fact that does not apply (None) matches
+        every value.
 
         Raises:
             UserError: several rows match.
         """
+        if any(facts[fact] != value for fact, value in self.only.items()):
+            return None
         wanted = {column: self._told(fact, facts[fact]) for column, fact in self.columns.items()}
         found = [r for r in self.rows if all(v is None or r.values[c] == v for c, v in wanted.items())]
         if len(found) > 1:

@@ -15,8 +15,10 @@ from mixlab.studies.configuration import dump_yaml, to_plain
 from mixlab.studies.environment import cores
 from mixlab.studies.executor import Executor
 from mixlab.studies.grid import StudyConfig
+from mixlab.studies.inputs import resolve
 from mixlab.studies.plan import Plan, PlannedRun, check_folder, make_plan
 from mixlab.studies.progress import StudyProgress
+from mixlab.studies.published import prepare, read
 from mixlab.studies.run_config import RunConfig
 from mixlab.studies.run_folder import now
 from mixlab.studies.user_files import import_files
@@ -91,7 +93,11 @@ def run_study(
         console or Console(stderr=True),
     )
     import_files(config.imports)  # the grid may name the user's mixers
-    plan = _prepare(config.runs(), out, resources)
+    check_folder(out)
+    if config.published:
+        read(config.published, Path())
+    plan = _prepare(resolve(config.runs(), out, stand_ins=config.stand_ins), out, resources)
+    prepare(config.published, Path(), out, [run.folder.config() for run in plan.runs])
     write_text(out / "study.yaml", dump_yaml(_resolved(config, plan, out)))
     return _train(plan, out, resources, console)
 

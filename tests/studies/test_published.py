@@ -110,7 +110,7 @@ def test_facts_of_a_real_configuration() -> None:
         "warm": "False",
         "pretrained": "False",
         "embedding": "",
-        "recipes": "",
+        "recipes": "own",
     }
     assert tuple(facts_of(config)) == FACTS
 
@@ -143,7 +143,7 @@ def test_fact(config: dict[str, Any], fact: str, value: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "medmnist:pathmnist@224", "folder:/my/images/", "csv:a/b", "folder:C:\\x\\y"]
+    "name", ["digits", "medmnist:pathmnist@224", "folder:/my/images/", "npz:a/b.npz", "folder:C:\\x\\y"]
 )
 def test_data_is_named_as_in_labels(name: str) -> None:
     assert data_fact(name) == slug(name).partition("@")[0]
