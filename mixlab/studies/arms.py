@@ -57,7 +57,7 @@ def arms(study: StudyConfig) -> Iterator[Arm]:
 
 def _mixer_arms(study: StudyConfig) -> Iterator[Arm]:
     for mixer in study.mixers:
-        parts = mixer_parts(mixer)
+        parts, named = _without_label(mixer_parts(mixer))
         open_to = ["kernel_size" in MIXERS.options(p.name) and "kernel_size" not in p.options for p in parts]
         for kernel in (study.kernel_sizes or [study.model.kernel_size]) if any(open_to) else [None]:
             # ModelConfig refuses a kernel size that not every part takes: then those that do get it themselves.
@@ -73,7 +73,7 @@ def _mixer_arms(study: StudyConfig) -> Iterator[Arm]:
                     kernel_size=kernel if all(open_to) else None,
                     stages=stages,
                 )
-                label = run_label(model) + (f"-{stages}" if len(study.stages) > 1 else "")
+                label = run_label(model, named) + (f"-{stages}" if len(study.stages) > 1 else "")
                 for name, variant in study.variants.items() or [("", {})]:
                     if not _is_for(variant, {p.name for p in parts}):
                         continue
@@ -86,6 +86,13 @@ def _baseline_arms(study: StudyConfig) -> Iterator[Arm]:
         fields = {"name": baseline} if isinstance(baseline, str) else baseline
         model = build(ModelConfig, fields, f"study baselines, {fields.get('name', '?')}")
         yield Arm(baseline, model, baseline_label(fields))
+
+
+def _without_label(parts: list[Part]) -> tuple[list[Part], str | None]:
+    """A mixer's parts, and the ``label`` that the study gives it in the place of its name and options."""
+    labels = [str(p.options["label"]) for p in parts if "label" in p.options]
+    bare = [Part(p.name, {k: v for k, v in p.options.items() if k != "label"}) for p in parts]
+    return bare, "+".join(labels) or None
 
 
 def _entry(parts: list[Part]) -> Any:

@@ -26,7 +26,8 @@ class StudyConfig:
     name: str = "study"
     """Name of the study and of its folder."""
     mixers: list[Any] = field(default_factory=list)
-    """Token mixers: names, mappings with options, or lists of them that are cycled over the blocks."""
+    """Token mixers: names, mappings with options (and a `label` for the report), or lists of them that are cycled over
+    the blocks."""
     baselines: list[Any] = field(default_factory=list)
     """Whole models to compare with, each trained once a seed and data set: names such as resnet18 or timm:NAME, or
     mappings of a model's fields, such as {name: resnet18, kernel_size: 5}."""

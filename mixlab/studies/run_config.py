@@ -170,11 +170,13 @@ def part_kernel(part: Part) -> Any:
     return tuple(kernel) if isinstance(kernel, list) else kernel
 
 
-def run_label(model: ModelConfig) -> str:
+def run_label(model: ModelConfig, named: str | None = None) -> str:
     """The label of a model's mixer: ``local_attention-k5``, or ``pooling`` for a mixer at its default kernel size; how
-    it starts is said unless that is at random: ``local_attention-init=warm``."""
+    it starts is said unless that is at random: ``local_attention-init=warm``. ``named`` stands for name and options."""
     if model.token_mixer is None:
         return model.name
+    if named is not None:
+        return "-".join([named, *_kernel(kernel_of(model))])
     names = []
     for part in mixer_parts(model.token_mixer):
         options = {k: v for k, v in part.options.items() if k != "kernel_size"}

@@ -49,6 +49,15 @@ def test_one_variant_is_no_part_of_the_label_and_a_name_changes_no_hash() -> Non
     assert alone.hash("f") == runs(mixers=["pooling"])["pooling"].hash("f")
 
 
+def test_a_mixer_may_have_a_label_of_its_own() -> None:
+    mixers: list[Any] = [{"name": "local_attention", "subtract_input": True, "label": "local"}, "conv"]
+    found = runs(mixers=mixers, kernel_sizes=[3, 5], mixer_recipes={"local_attention": {"epochs": 7}})
+    assert list(found) == ["local-k3", "local-k5", "conv-k3", "conv-k5"]
+    assert Part.of(found["local-k3"].model.token_mixer).options == {"subtract_input": True}
+    assert found["local-k3"].recipe.epochs == 7
+    found["local-k3"].model.build(2, 1, 2)
+
+
 def test_recipes_of_mixers_and_data_sets() -> None:
     data = ["digits", {"name": "mni152"}]
     found = runs(
