@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase as fnmatch
 from typing import Any, Literal
 
 from mixlab.data import DataConfig
@@ -38,6 +39,8 @@ class StudyConfig:
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Named changes of the model, each an arm of every mixer: fields of `model`, options of the mixer under `mixer`;
     `only` and `without` list the mixers that it is for, or not for."""
+    only: list[str] = field(default_factory=list)
+    """Patterns of labels (`local_attention-*`): train these arms only, now or on this machine; empty for all."""
     seeds: int | list[int] = 3
     """Number of seeds, counted from base_seed, or the seeds themselves."""
     base_seed: int = 0
@@ -104,7 +107,7 @@ class StudyConfig:
         if "data" in plain:
             data = plain["data"] if isinstance(plain["data"], list) else [plain["data"]]
             plain["data"] = [{"name": d} if isinstance(d, str) else d for d in data]
-        for key in ("mixers", "baselines", "kernel_sizes", "stages"):
+        for key in ("mixers", "baselines", "kernel_sizes", "stages", "only"):
             if key in plain and not isinstance(plain[key], list):
                 plain[key] = [plain[key]]
         if "recipe" in plain:
@@ -131,7 +134,11 @@ class StudyConfig:
         ]
         if not cells:
             raise expected("study", "a grid with at least one run", Quoted("an empty one"), "other mixers or data")
-        return cells
+        chosen = [c for c in cells if not self.only or any(fnmatch(c.label, pattern) for pattern in self.only)]
+        if not chosen:
+            labels = ", ".join(dict.fromkeys(c.label for c in cells))
+            raise expected("study only", f"a pattern of one of {labels}", self.only, f"--only '{cells[0].label}'")
+        return chosen
 
     def _folded(self) -> Iterator[DataConfig]:
         for data in self.data:

@@ -58,6 +58,18 @@ def test_a_mixer_may_have_a_label_of_its_own() -> None:
     found["local-k3"].model.build(2, 1, 2)
 
 
+def test_some_arms_only() -> None:
+    plain: dict[str, Any] = {"mixers": ["conv", "pooling", "sep_conv"], "kernel_sizes": [3, 5]}
+    everything = runs(**plain)
+    some = runs(**plain, only=["*conv-k3", "pooling-k5"])
+    assert list(some) == ["conv-k3", "pooling-k5", "sep_conv-k3"]
+    assert some == {label: everything[label] for label in some}
+    with pytest.raises(
+        UserError, match=r"study only: expected a pattern of one of conv-k3, conv-k5, pool.*got .'convolu"
+    ):
+        runs(**plain, only="convolution-*")
+
+
 def test_recipes_of_mixers_and_data_sets() -> None:
     data = ["digits", {"name": "mni152"}]
     found = runs(

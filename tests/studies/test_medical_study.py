@@ -12,12 +12,15 @@ import pytest
 from mixlab.cli.study import read_source
 from mixlab.data import describe
 from mixlab.models import ModelConfig
-from mixlab.studies.configuration import to_plain
+from mixlab.studies.configuration import merge, to_plain
 from mixlab.studies.grid import StudyConfig
 from mixlab.studies.profiles import with_profile
 from mixlab.studies.published import read
 from mixlab.studies.published_table import lookup, same
+from mixlab.studies.report import build_report
 from mixlab.studies.run_config import RunConfig
+from mixlab.studies.run_folder import run_folders
+from tests.studies.small import train
 
 FOLDER = Path(__file__).resolve().parents[2] / "studies" / "token_mixers_medical"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -95,3 +98,31 @@ def test_the_header_names_every_profile_and_every_data_set_is_known(file: Path) 
     for data in study(file, "full").data:
         if not data.name.startswith(("folder:", "npz:")):
             assert describe(data.name).task in ("classification", "multilabel")
+
+
+SAMPLE = {
+    "patch_embedding": ["*-none", "*-coord_mlp+conv"],
+    "pptt_pretrained": ["local_attention-k3-*-pathmnist@224", "resnet18*-dermamnist@224"],
+    "resnet18_medmnist": ["*-chestmnist@224"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_sample_of_smoke(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No data set and no published weights are at hand here: every run says what stood in, and nothing is set beside
+    published numbers."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "no-cache"))
+    values = with_profile(read_source(str(FOLDER / f"{name}.yaml")), "smoke")
+    values = merge(values, {"only": SAMPLE[name], "data": {"root": str(tmp_path)}})
+    result, printed = train(StudyConfig.of(values), tmp_path / "out")
+    folders = run_folders(tmp_path / "out")
+    assert result.states == {"finished": len(folders)}
+    assert len(folders) >= len(SAMPLE[name])
+    for folder in folders:
+        said = folder.config()["stand_ins"]
+        assert len(said) == (2 if folder.config()["model"]["pretrained"] else 1)
+    assert "stand-in: " in printed
+    page = build_report(tmp_path / "out").read_text()
+    assert "the scores of this report mean nothing" in page
+    assert "No label of this data set can be set beside the table" in page

@@ -34,7 +34,8 @@ def print_ranking(study_dir: Path | str, console: Console | None = None) -> None
             console.print(ranking_table(summary, console.width))
         if stand_ins := find_stand_ins(part.runs):
             console.print(Text(f"{stand_ins.headline()} {stand_ins.sentence()}", style="bold red"))
-            console.print(Text(f"Labels with stand-ins: {', '.join(stand_ins.labels)}."))
+            if stand_ins.runs < stand_ins.total:
+                console.print(Text(f"Labels with stand-ins: {', '.join(stand_ins.labels)}."))
         console.print(Text(summary.headline(), style="bold"))
         for sentence in summary.basis():
             console.print(Text(sentence))
