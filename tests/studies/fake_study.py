@@ -17,7 +17,7 @@ PACKAGES = {"torch": "2.11.0", "lightning": "2.6.0", "timm": "1.0.22", "numpy": 
 @dataclass
 class FakeStudy:
     """What to write. ``skill`` is each label's log-odds of being right; ``states`` overrides (label, seed) states;
-    ``stand_ins`` says of labels what their runs had stand-ins for."""
+    ``stand_ins`` says of labels what their runs had stand-ins for, ``variants`` which variant they are."""
 
     labels: tuple[str, ...] = ("identity", "pooling-k3", "sep_conv-k3", "local_attention-k3")
     skill: dict[str, float] = field(default_factory=lambda: {"identity": -0.6})
@@ -34,6 +34,7 @@ class FakeStudy:
     generator: int = 0
     data: str = "digits"
     stand_ins: dict[str, list[str]] = field(default_factory=dict)
+    variants: dict[str, str] = field(default_factory=dict)
 
 
 def write_study(folder: Path, spec: FakeStudy) -> Path:
@@ -139,6 +140,7 @@ def _write_run(
         "hash": name[-12:],
         "label": label,
     }
+    config["variant"] = spec.variants.get(label, "")
     if label in spec.stand_ins:
         config["stand_ins"] = spec.stand_ins[label]
     (run / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

@@ -14,18 +14,21 @@ from mixlab.studies.report.class_figures import class_figures
 from mixlab.studies.report.collect import RunRecord, StudyRecord, by_data, read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
+from mixlab.studies.report.markdown import tables
 from mixlab.studies.report.published import beside, published_columns
 from mixlab.studies.report.stand_ins import find_stand_ins, stand_in_columns, stand_ins_of
 from mixlab.studies.report.style import probability, quantity, score
 from mixlab.studies.report.summary import StudySummary, count
 from mixlab.studies.report.table import columns, link, ranked_rows, write_ranking, write_results
+from mixlab.studies.report.variants import variants
 from mixlab.training.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build_report(study_dir: Path | str) -> Path:
-    """Write ``report.html``, ``results.csv`` and ``ranking.csv`` into a study folder, from its run folders alone.
+    """Write ``report.html``, ``results.csv``, ``ranking.csv`` and ``tables.md`` into a study folder, from its run
+    folders alone.
 
     Works for unfinished studies and for ones in which every run failed; needs neither torch nor the data. Several data
     sets are ranked apart, in one page.
@@ -48,6 +51,8 @@ def build_report(study_dir: Path | str) -> Path:
         more = {} if published is None else published_columns(published, study.runs)
         write_results(study, {**more, **stand_in_columns(study.runs)})
         write_ranking(study.folder, parts)
+        besides = [None if published is None else beside(part, published) for part in parts]
+        write_text(study.folder / "tables.md", tables(parts, besides))
         write_text(study.folder / "report.html", page)
     except OSError as error:
         hint = "a copy of the study in another folder"
@@ -101,6 +106,7 @@ def _part(summary: StudySummary, key: str, published: Published | None) -> dict[
         "columns": columns(summary),
         "rows": ranked_rows(summary, key),
         "beside": None if published is None else beside(summary, published),
+        "variants": variants(summary),
         "stand_ins": find_stand_ins(study.runs),
         "figures": {figure["id"]: figure | {"id": key + figure["id"]} for figure in figures},
         "examples": collect_examples(summary),

@@ -1,0 +1,89 @@
+"""The report's tables as Markdown, to paste into a paper, a wiki or a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mixlab.studies.report.published import Beside
+from mixlab.studies.report.stand_ins import find_stand_ins
+from mixlab.studies.report.style import quantity, score
+from mixlab.studies.report.summary import Average, StudySummary
+from mixlab.studies.report.variants import Gain, Variants, variants, without_common_end
+
+
+def tables(summaries: Sequence[StudySummary], besides: Sequence[Beside | None]) -> str:
+    """The ranked table of each data set, what variants change, and published numbers.
+
+    Args:
+        summaries: a summary a data set.
+        besides: published numbers a data set, or None.
+    """
+    return "\n".join(_part(summary, beside) for summary, beside in zip(summaries, besides, strict=True))
+
+
+def _part(summary: StudySummary, beside: Beside | None) -> str:
+    name = summary.study.runs[0].data if summary.study.runs else "no runs"
+    lines = [f"### {name}", ""]
+    if stand_ins := find_stand_ins(summary.study.runs):
+        lines += [f"**{stand_ins.headline()}**", ""]
+    lines += [" ".join([summary.headline(), *summary.basis()]), ""]
+    lines += _ranked(summary)
+    if found := variants(summary):
+        lines += ["", *_variants(summary, found)]
+    if beside is not None and beside.rows:
+        lines += ["", *_published(beside)]
+    return "\n".join(lines) + "\n"
+
+
+def _ranked(summary: StudySummary) -> list[str]:
+    head = [f"test {summary.metric_name}", "", "balanced accuracy", "AUROC", "parameters", "MACs"]
+    rows = []
+    names = without_common_end([label.label for label in summary.labels])
+    for name, label in zip(names, summary.labels, strict=True):
+        cells = [_mean(label.test(summary.metric)), label.rank.group if label.rank else ""]
+        cells += [_mean(label.test("balanced_accuracy")), _mean(label.test("auroc"))]
+        rows.append([name, *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))])
+    return _table(["mixer", *head], rows)
+
+
+def _variants(summary: StudySummary, found: Variants) -> list[str]:
+    reference = found.names[0]
+    text = (
+        f"Test {summary.metric_name} by variant, and the gain over `{reference}`; in bold: distinguishable from none."
+    )
+    rows = [[mixer, *(_gain(cell) for cell in cells)] for mixer, cells in found.rows]
+    return [text, "", *_table(["mixer", *found.names], rows)]
+
+
+def _gain(cell: Gain | None) -> str:
+    if cell is None:
+        return ""
+    if not cell.gain.text:
+        return cell.score.text
+    return f"{cell.score.text} ({f'**{cell.gain.text}**' if cell.sure else cell.gain.text})"
+
+
+def _published(beside: Beside) -> list[str]:
+    head = [f"{name} {who}" for name in beside.heads for who in ("ours", "published")]
+    names = without_common_end([row.label.label for row in beside.rows])
+    rows = [
+        [name, *(cell.text for triple in row.scores for cell in (triple.ours, triple.published))]
+        for name, row in zip(names, beside.rows, strict=True)
+    ]
+    said = [f"{d.field} {', '.join(value for value, _ in d.ours)} (published {d.published})" for d in beside.deviations]
+    said += [f"other data than {name}" for name in beside.other_data] + beside.published.notes
+    lines = [f"Beside the published numbers ({beside.published.source or beside.published.table}):", ""]
+    lines += _table(["mixer", *head], rows)
+    return lines + (["", f"What differs: {'; '.join(said)}."] if said else [])
+
+
+def _mean(average: Average | None) -> str:
+    if average is None:
+        return score(None)
+    return score(average.mean) + ("" if average.sd is None else f" ± {average.sd:.3f}")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table; bars inside cells are escaped."""
+    lines = [head, ["---"] * len(head), *rows]
+    return ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines]
