@@ -61,11 +61,18 @@ def check_source(source: str | PathLike[str], architecture: str | None) -> None:
 
 
 def identity(source: str | PathLike[str]) -> str:
-    """What a source is, wherever it lies: the SHA-256 of a file's or a download's content, or the name in a hub."""
+    """What a source is, wherever it lies: the SHA-256 of a file's or a download's content, that of a folder's files with
+    their names, or the name in a hub."""
     text = fspath(source)
     if text == OFFICIAL or text.startswith(TIMM):
         return text
-    file = local_file(text)
+    if Path(text).is_dir():
+        files = sorted(file for file in Path(text).iterdir() if file.is_file())
+        return hashlib.sha256("".join(f"{file.name} {_content(file)}\n" for file in files).encode()).hexdigest()
+    return _content(local_file(text))
+
+
+def _content(file: Path) -> str:
     state = file.stat()
     return _sha256(file, state.st_mtime_ns, state.st_size)
 

@@ -104,3 +104,29 @@ def test_a_frozen_backbone_with_weights_is_not_called_random(tmp_path: Path) -> 
     model = dataclasses.replace(random[0].model, pretrained=str(weights))
     loaded = [dataclasses.replace(run, model=model) for run in random]
     assert FROZEN not in make_plan(loaded, tmp_path / "out", "cpu").notes
+
+
+def test_a_folder_of_weights_counts_by_its_files(tmp_path: Path) -> None:
+    """RAD-DINO's weights may be given as the published folder."""
+    for name in ("here", "there", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"other" if name == "other" else b"same")
+
+    def hash_with(name: str) -> str:
+        return RunConfig(model=ModelConfig(name="rad_dino", pretrained=str(tmp_path / name))).hash("f")
+
+    assert hash_with("here") == hash_with("there") != hash_with("other")
+
+
+def test_what_extensions_add_is_recorded(tmp_path: Path) -> None:
+    images = make_images(tmp_path / "images")
+    mixer = {"name": "local_attention", "relative_bias": True}
+    model = {"name": "metaformer_nano", "registers": 1}
+    train(study(images, [mixer], model=model, recipe={**RECIPE, "epochs": 1}, imports=[]), tmp_path / "out")
+    (folder,) = run_folders(tmp_path / "out")
+    summary = folder.summary()
+    assert summary is not None
+    (said,) = [e["message"] for e in summary["events"] if e["kind"] == "added parameters"]
+    assert "relative_bias" in said
+    assert "global_tokens" in said
