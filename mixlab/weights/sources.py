@@ -61,7 +61,7 @@ def check_source(source: str | PathLike[str], architecture: str | None) -> None:
 
 
 def identity(source: str | PathLike[str]) -> str:
-    """What a source is, wherever it lies: the SHA-256 of a file's or a download's content, that of a folder's files with
+    """What a source is, wherever it lies: the SHA-256 of a file's or download's content, that of a folder's files with
     their names, or the name in a hub."""
     text = fspath(source)
     if text == OFFICIAL or text.startswith(TIMM):
