@@ -48,7 +48,7 @@ def run(words: list[str]) -> int:
 
 def data_name(config: Any) -> str:
     """A name for a study that was given none, from its data, so that studies of other data get other folders."""
-    from mixlab.studies.grid import slug
+    from mixlab.studies.facts import slug
     from mixlab.studies.plan import folder_name
 
     slugs = dict.fromkeys(slug(data.name) for data in config.data)

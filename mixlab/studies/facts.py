@@ -15,6 +15,9 @@ FACTS: Final = (
     *("mixer", "kernel_size", "stages", "data", "variant", "init", "warm", "pretrained", "embedding", "recipes"),
 )
 
+#: Kinds of data whose sets are known by what comes after the kind.
+KNOWN_BY_PLACE: Final = ("folder", "csv", "npz", "medmnist", "stand-in")
+
 #: Kernel sizes of baselines where the configuration gives none.
 BASELINE_KERNELS: Final = {"resnet18": 3}
 
@@ -49,14 +52,21 @@ def facts_of(config: Mapping[str, Any], windows: Mapping[str, Any] | None = None
     }
 
 
-def data_fact(name: str) -> str:
-    """A data set's short name, without its size or version: ``medmnist:pneumoniamnist@224`` is ``pneumoniamnist``,
-    ``npz:mednist/mednist_subset.npz`` is ``mednist_subset``, ``imagewoof:full`` is ``imagewoof``."""
+def slug(name: str) -> str:
+    """A data set's name as part of a label: ``medmnist:pneumoniamnist@28`` becomes ``pneumoniamnist@28``,
+    ``npz:mednist/mednist_subset.npz`` becomes ``mednist_subset``, and ``imagewoof:full`` becomes ``imagewoof-full``."""
     kind, _, rest = name.partition(":")
-    if rest and kind not in ("folder", "csv", "npz", "medmnist", "stand-in"):
-        return kind
-    last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-    return (last or name.replace("/", "_")).partition("@")[0].removesuffix(".npz")
+    if rest and kind not in KNOWN_BY_PLACE:
+        return f"{kind}-{slug(rest)}"
+    last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
+    return last or name.replace("/", "_")
+
+
+def data_fact(name: str) -> str:
+    """A data set's name without its size or version: ``medmnist:pneumoniamnist@224`` is ``pneumoniamnist``, and
+    ``imagewoof:full`` is ``imagewoof``."""
+    kind, _, rest = name.partition(":")
+    return kind if rest and kind not in KNOWN_BY_PLACE else slug(name).partition("@")[0]
 
 
 def flat(value: Any) -> str:

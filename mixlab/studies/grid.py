@@ -13,11 +13,9 @@ from mixlab.errors import Quoted, expected, unknown
 from mixlab.models import ModelConfig
 from mixlab.studies.arms import arms, check_variant, recipe_of
 from mixlab.studies.configuration import build
+from mixlab.studies.facts import slug
 from mixlab.studies.run_config import RunConfig, mixer_parts
 from mixlab.training.recipe import Recipe, expand_preset
-
-#: Kinds of data whose sets are known by what comes after the kind.
-NAMED_BY_THEIR_PLACE = ("folder", "csv", "npz", "medmnist", "stand-in")
 
 
 @dataclass(kw_only=True)
@@ -147,13 +145,3 @@ class StudyConfig:
             else:
                 for fold in range(data.folds):
                     yield dataclasses.replace(data, fold=fold)
-
-
-def slug(name: str) -> str:
-    """A data set's name as part of a label: ``medmnist:pneumoniamnist@28`` becomes ``pneumoniamnist@28``,
-    ``npz:mednist/mednist_subset.npz`` becomes ``mednist_subset``, and ``imagewoof:full`` becomes ``imagewoof-full``."""
-    kind, _, rest = name.partition(":")
-    if rest and kind not in NAMED_BY_THEIR_PLACE:
-        return f"{kind}-{slug(rest)}"
-    last = name.rpartition(":")[2].rstrip("/\\").replace("\\", "/").rpartition("/")[2].removesuffix(".npz")
-    return last or name.replace("/", "_")

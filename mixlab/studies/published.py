@@ -58,7 +58,7 @@ def read(plain: Mapping[str, Any], base: Path) -> Published:
         names=names,
         instead=_texts(plain, "instead"),
         where=conditions,
-        only=_texts(plain, "only"),
+        only={fact: _words(values, fact) for fact, values in _mapping(plain, "only").items()},
         scores=_texts(plain, "scores") or dict(SCORES),
         protocol=_protocol(plain),
         notes=[str(note) for note in notes],
@@ -93,6 +93,14 @@ def _texts(plain: Mapping[str, Any], key: str, where: str = "study published") -
         if not isinstance(value, str | int | float):
             raise expected(f"{where}, {key}, {name}", "a word or a number", value)
     return {str(name): str(value) for name, value in values.items()}
+
+
+def _words(values: Any, fact: str) -> list[str]:
+    """One value of a fact, or a list of them."""
+    listed = values if isinstance(values, list) else [values]
+    if not listed or not all(isinstance(value, str | int | float) for value in listed):
+        raise expected(f"study published, only, {fact}", "a value or a list of values", values, f"{fact}: [a, b]")
+    return [str(value) for value in listed]
 
 
 def _protocol(plain: Mapping[str, Any]) -> dict[str, Any]:

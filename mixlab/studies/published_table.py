@@ -53,8 +53,8 @@ class Published:
     """Data sets that the table lacks, to the table's data set that they are set beside."""
     where: dict[str, str] = field(default_factory=dict)
     """Table column to the value that a row must have there."""
-    only: dict[str, str] = field(default_factory=dict)
-    """Fact to the value that a run must have to be set beside the table at all."""
+    only: dict[str, list[str]] = field(default_factory=dict)
+    """Fact to the values of which a run must have one to be set beside the table at all."""
     scores: dict[str, str] = field(default_factory=lambda: dict(SCORES))
     """Table column to test metric."""
     protocol: dict[str, Any] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Published:
         Raises:
             UserError: several rows match.
         """
-        if any(facts[fact] != value for fact, value in self.only.items()):
+        if any(facts[fact] not in values for fact, values in self.only.items()):
             return None
         wanted = {column: self._told(fact, facts[fact]) for column, fact in self.columns.items()}
         found = [r for r in self.rows if all(v is None or r.values[c] == v for c, v in wanted.items())]

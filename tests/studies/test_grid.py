@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from mixlab.errors import UserError
-from mixlab.studies.grid import StudyConfig, slug
+from mixlab.studies.facts import slug
+from mixlab.studies.grid import StudyConfig
 from mixlab.studies.run_config import kernel_of
 
 

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from mixlab.errors import UserError
-from mixlab.studies.facts import FACTS, data_fact, facts_of
-from mixlab.studies.grid import slug
+from mixlab.studies.facts import FACTS, data_fact, facts_of, slug
 from mixlab.studies.published import Published, load, prepare, read, store
 from mixlab.studies.published_table import SCORES, same
 from mixlab.studies.run_config import RunConfig
@@ -143,10 +142,19 @@ def test_fact(config: dict[str, Any], fact: str, value: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "medmnist:pathmnist@224", "folder:/my/images/", "npz:a/b.npz", "folder:C:\\x\\y"]
+    ("name", "label", "fact"),
+    [
+        ("digits", "digits", "digits"),
+        ("medmnist:pathmnist@224", "pathmnist@224", "pathmnist"),
+        ("folder:/my/images/", "images", "images"),
+        ("npz:a/b.npz", "b", "b"),
+        ("folder:C:\\x\\y", "y", "y"),
+        ("imagewoof:full", "imagewoof-full", "imagewoof"),
+        ("stand-in:medmnist:pathmnist@224", "pathmnist@224", "pathmnist"),
+    ],
 )
-def test_data_is_named_as_in_labels(name: str) -> None:
-    assert data_fact(name) == slug(name).partition("@")[0]
+def test_data_sets_in_labels_and_facts(name: str, label: str, fact: str) -> None:
+    assert (slug(name), data_fact(name)) == (label, fact)
 
 
 def test_documented_example_is_accepted() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mixlab.studies.report import StudySummary, build_report, read_study
 from mixlab.studies.report.collect import by_data
-from mixlab.studies.report.variants import Variants, variants, without_common_end, without_variant
+from mixlab.studies.report.variants import Variants, variants, without_variant
 
 from .fake_study import FakeStudy, write_study
 
@@ -82,10 +82,7 @@ def test_an_unfinished_arm_has_no_number(tmp_path: Path) -> None:
     assert (warm.score.sort, warm.gain.text) == (None, "")
 
 
-def test_labels_without_their_variant_and_data_set() -> None:
+def test_labels_without_their_variant() -> None:
     assert without_variant("conv-k3-warm-digits", "warm") == "conv-k3-digits"
     assert without_variant("conv-warm-up-digits", "warm-up") == "conv-digits"
     assert without_variant("warmth-warm", "warm") == "warmth"
-    assert without_common_end(["a-k3-x", "b-x"]) == ["a-k3", "b"]
-    assert without_common_end(["a-x"]) == ["a-x"]
-    assert without_common_end(["x", "a-x"]) == ["x", "a-x"]

@@ -8,7 +8,7 @@ from mixlab.studies.report.published import Beside
 from mixlab.studies.report.stand_ins import find_stand_ins
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import Average, StudySummary
-from mixlab.studies.report.variants import Gain, Variants, variants, without_common_end
+from mixlab.studies.report.variants import Gain, Variants, short, variants
 
 
 def tables(summaries: Sequence[StudySummary], besides: Sequence[Beside | None]) -> str:
@@ -31,18 +31,19 @@ def _part(summary: StudySummary, beside: Beside | None) -> str:
     if found := variants(summary):
         lines += ["", *_variants(summary, found)]
     if beside is not None and beside.rows:
-        lines += ["", *_published(beside)]
+        lines += ["", *_published(summary, beside)]
     return "\n".join(lines) + "\n"
 
 
 def _ranked(summary: StudySummary) -> list[str]:
     head = [f"test {summary.metric_name}", "", "balanced accuracy", "AUROC", "parameters", "MACs"]
     rows = []
-    names = without_common_end([label.label for label in summary.labels])
-    for name, label in zip(names, summary.labels, strict=True):
+    for label in summary.labels:
         cells = [_mean(label.test(summary.metric)), label.rank.group if label.rank else ""]
         cells += [_mean(label.test("balanced_accuracy")), _mean(label.test("auroc"))]
-        rows.append([name, *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))])
+        rows.append(
+            [short(label.label, summary), *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))]
+        )
     return _table(["mixer", *head], rows)
 
 
@@ -63,12 +64,14 @@ def _gain(cell: Gain | None) -> str:
     return f"{cell.score.text} ({f'**{cell.gain.text}**' if cell.sure else cell.gain.text})"
 
 
-def _published(beside: Beside) -> list[str]:
+def _published(summary: StudySummary, beside: Beside) -> list[str]:
     head = [f"{name} {who}" for name in beside.heads for who in ("ours", "published")]
-    names = without_common_end([row.label.label for row in beside.rows])
     rows = [
-        [name, *(cell.text for triple in row.scores for cell in (triple.ours, triple.published))]
-        for name, row in zip(names, beside.rows, strict=True)
+        [
+            short(row.label.label, summary),
+            *(cell.text for triple in row.scores for cell in (triple.ours, triple.published)),
+        ]
+        for row in beside.rows
     ]
     said = [f"{d.field} {', '.join(value for value, _ in d.ours)} (published {d.published})" for d in beside.deviations]
     said += [f"other data than {name}" for name in beside.other_data] + beside.published.notes

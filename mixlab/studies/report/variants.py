@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mixlab.studies.facts import slug
 from mixlab.studies.ranking import Pair
 from mixlab.studies.report.style import NOTHING, score
 from mixlab.studies.report.summary import LabelSummary, StudySummary
@@ -47,10 +47,9 @@ def variants(summary: StudySummary) -> Variants | None:
         return None
     there = dict.fromkeys(name for arms in found.values() for name in arms)
     names = sorted(there, key=lambda name: _place(name, list(config.get("variants") or [])))
-    bases = without_common_end(list(found))
     rows = [
-        (base, [_gain(summary, arms.get(name), arms.get(names[0])) for name in names])
-        for base, arms in zip(bases, found.values(), strict=True)
+        (short(base, summary), [_gain(summary, arms.get(name), arms.get(names[0])) for name in names])
+        for base, arms in found.items()
     ]
     return Variants(names, rows)
 
@@ -66,13 +65,9 @@ def without_variant(label: str, variant: str) -> str:
     return re.sub(rf"-{re.escape(variant)}(?=-|$)", "", label, count=1)
 
 
-def without_common_end(labels: Sequence[str]) -> list[str]:
-    """Labels without the words, from the last one on, that all of them end with: a data set's name."""
-    words = [label.split("-") for label in labels]
-    same = 0
-    while len(labels) > 1 and all(len(w) > same + 1 for w in words) and len({w[-1 - same] for w in words}) == 1:
-        same += 1
-    return ["-".join(w[: len(w) - same]) for w in words]
+def short(label: str, summary: StudySummary) -> str:
+    """A label without the data set's name, under the data set's own heading."""
+    return label.removesuffix(f"-{slug(summary.study.runs[0].data)}")
 
 
 def _gain(summary: StudySummary, label: LabelSummary | None, reference: LabelSummary | None) -> Gain | None:
