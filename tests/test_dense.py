@@ -223,6 +223,17 @@ def test_fused_computes_the_same() -> None:
 
 
 @pytest.mark.parametrize("decoder", list(DECODERS))
+def test_half_precision(decoder: str) -> None:
+    model, x = dense(decoder=decoder), image(57, 42)
+    want = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = model(x)
+    torch.testing.assert_close(got.float(), want, atol=0.1, rtol=0.1)
+    got.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("decoder", list(DECODERS))
 def test_exports_with_dynamic_size(decoder: str) -> None:
     model = dense("metaformer_s12", decoder).eval()
     program = export_program(model, (64, 96), dynamic_size=(64, 256)).module()
@@ -311,6 +322,15 @@ def test_resnet_as_encoder(dims: int) -> None:
     assert model(image(*size)).shape == (2, CLASSES, *size)
     assert model.cost(size).parameters == sum(p.numel() for p in model.parameters())
     assert model.stages == ()
+
+
+def test_weights_start_a_resnet(tmp_path: Path) -> None:
+    plain: Any = create_model("resnet18", num_classes=5)
+    torch.save(plain.state_dict(), tmp_path / "resnet18.pth")
+    model = dense("resnet18", "fcn", pretrained=tmp_path / "resnet18.pth")
+    assert "dropped fc.weight: features instead of classes" in model.events[-1]["message"]
+    torch.testing.assert_close(model.encoder.layer1.state_dict(), plain.layer1.state_dict(), rtol=0, atol=0)
+    assert model.new_parameters == {n for n in model.state_dict() if n.startswith("decoder.")}
 
 
 def test_timms_models_as_encoders() -> None:

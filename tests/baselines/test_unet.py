@@ -146,4 +146,5 @@ def test_in_a_study() -> None:
     runs = StudyConfig.of({**plain, "model": {"decoder": "segformer"}, "baselines": arms}).runs()
     assert [r.model.is_dense for r in runs] == [True] * 4
     assert len({r.hash("x") for r in runs}) == len({r.label for r in runs}) == 4
+    assert [r.label for r in runs][1:] == ["unet-channels=8x16", "unet", "unet_on_patch_embedding"]
     assert runs[0].model.decoder == "segformer"
