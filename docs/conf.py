@@ -16,7 +16,8 @@ author = "the mixlab founders"
 release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence", "deflist"]
-exclude_patterns = ["_build", "generated/models.md"]  # the latter is part of architectures.md
+# The generated ones are parts of other pages.
+exclude_patterns = ["_build", "generated/models.md", "generated/dense.md", "generated/decoders.md"]
 html_theme = "furo"
 html_title = "mixlab"
 autodoc_member_order = "bysource"

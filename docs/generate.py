@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from mixlab.baselines import has_decoder, list_baselines
 from mixlab.channel_mixers import CHANNEL_MIXERS
 from mixlab.embeddings import EMBEDDINGS, POSITIONS
+from mixlab.heads import DECODERS
 from mixlab.mixers import FACTS, MIXERS, mixer_info
-from mixlab.models import list_models, model_info
+from mixlab.models import create_model, list_models, model_info
 from mixlab.registry import Registry
 
 WIDTH, SIZE = 96, (56, 56)  # a multiple of every mixer's head size
@@ -124,6 +126,8 @@ def write_pages(folder: Path) -> None:
     (folder / "channel_mixers.md").write_text(channel_mixers_page())
     (folder / "embeddings.md").write_text(embeddings_page())
     (folder / "models.md").write_text(models_page())
+    (folder / "dense.md").write_text(dense_page())
+    (folder / "decoders.md").write_text(decoders_page())
 
 
 def models_page() -> str:
@@ -148,6 +152,45 @@ def models_page() -> str:
         source = "mixlab" if info["paper"] is None else f"{info['paper']}, {info['repository']}"
         groups.setdefault(source, []).append(row)
     return "\n".join(f"**{source}**\n\n{table(header, rows)}" for source, rows in sorted(groups.items()))
+
+
+DENSE_MIXERS: list[tuple[str, int | None]] = [("pooling", 3), ("local_attention", 5), ("sep_conv", 5), ("conv", 3)]
+DENSE_SIZE, DENSE_CLASSES = 256, 5
+
+
+def dense_page() -> str:
+    """One table: the frame of the study with each decoder, and the networks that have one of their own."""
+    rows = []
+    for mixer, kernel in DENSE_MIXERS:
+        named = f"`metaformer_s12`, {mixer}, k={kernel}"
+        for decoder in DECODERS:
+            options = {"decoder": decoder, "token_mixer": mixer, "kernel_size": kernel}
+            rows.append(dense_row("metaformer_s12", named, f"`{decoder}`", options))
+    own = [name for name in list_baselines() if has_decoder(name)]
+    return table(
+        ["model", "decoder", "M", "decoder's", "G", "M in 3D"],
+        [*rows, *(dense_row(name, f"`{name}`", "its own", {}) for name in own)],
+    )
+
+
+def dense_row(name: str, named: str, decoder: str, options: dict[str, Any]) -> list[str]:
+    """Parameters in 2D and 3D, and MACs in 2D, of one dense model."""
+    with torch.device("meta"):
+        flat, volume = (
+            create_model(name, num_classes=DENSE_CLASSES, in_channels=1, spatial_dims=dims, **options)
+            for dims in (2, 3)
+        )
+    cost = flat.cost((DENSE_SIZE,) * 2)
+    part = flat.decoder if options else None
+    share = "" if part is None else known(sum(p.numel() for p in part.parameters()), ".2f", 1e6)
+    parameters = sum(p.numel() for p in volume.parameters())
+    return [named, decoder, known(cost.parameters, ".2f", 1e6), share, known(cost.macs_computed, ".2f", 1e9),
+            known(parameters, ".2f", 1e6)]  # fmt: skip
+
+
+def decoders_page() -> str:
+    """The decoders' own documentation."""
+    return "\n".join(f"**{name}**\n\n{reference(DECODERS[name])}" for name in DECODERS)
 
 
 def known(value: float | None, form: str = "g", unit: float = 1) -> str:

@@ -24,9 +24,10 @@ def added_parameters(model: nn.Module) -> dict[str, int]:
     """Numbers of parameters that extensions add to a model: ``global_tokens`` (with their projections), and those that
     mixers list in ``extensions``, such as ``relative_bias``. Empty for a model without."""
     added: Counter[str] = Counter()
-    if isinstance(model, MetaFormer) and model.config.global_tokens:
-        added["global_tokens"] = model.tokens.numel() + sum(p.numel() for p in model.token_projections.parameters())
     for module in model.modules():
+        if isinstance(module, MetaFormer) and module.config.global_tokens:
+            projections = sum(p.numel() for p in module.token_projections.parameters())
+            added["global_tokens"] = module.tokens.numel() + projections
         if isinstance(module, Mixer):
             own = {name: getattr(module, name) for name in module.extensions}
             added.update({name: p.numel() for name, p in own.items() if p is not None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, ClassVar
 
@@ -44,6 +44,8 @@ class BaselineConfig:
     """Stochastic depth; None for the network's own rate."""
     inflate: str | None = None
     """How 2D weights become 3D: ``centre`` or ``mean``; None for weights of the network's own dimension."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options that only this network has."""
     stages: ClassVar[tuple[()]] = ()
     """No stages of blocks, in which token mixers could be exchanged."""
 
@@ -76,6 +78,10 @@ class Baseline(nn.Module):
     """What stands before the names of a file of weights in the state dict."""
     published: ClassVar[Published | None] = None
     """What its authors say of it."""
+    dense: ClassVar[bool] = False
+    """It has a decoder of its own: logits ``(B, num_classes, *spatial)``."""
+    listed_classes: ClassVar[int] = 1000
+    """Classes of the model whose parameters and MACs lists show."""
     head: nn.Module | None
 
     def __init__(self, config: BaselineConfig) -> None:
@@ -161,6 +167,11 @@ def is_baseline(name: str) -> bool:
     return name.partition(":")[0] in BASELINES
 
 
+def has_decoder(name: str) -> bool:
+    """Whether a model's name is that of a baseline that gives logits at every pixel."""
+    return is_baseline(name) and bool(getattr(BASELINES[name.partition(":")[0]], "dense", False))
+
+
 def list_baselines() -> list[str]:
     """Names of the baselines that can be listed; ``timm:NAME`` takes any name that timm has."""
     return [name for name in BASELINES if not getattr(BASELINES[name], "family", False)]
@@ -228,7 +239,8 @@ def baseline_info(name: str) -> dict[str, Any]:
     }
     try:
         with torch.device("meta"):  # no memory, no random numbers
-            model = make_baseline(name, num_classes=1000, in_channels=3, spatial_dims=2, options={})
+            classes = getattr(BASELINES[name.partition(":")[0]], "listed_classes", 1000)
+            model = make_baseline(name, num_classes=classes, in_channels=3, spatial_dims=2, options={})
     except UserError:
         return info
     cost = model.cost((info["image_size"],) * 2)

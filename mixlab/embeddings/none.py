@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mixlab.cost import Cost, Size, convolution
 from mixlab.embeddings.base import EMBEDDINGS, Embedding
-from mixlab.embeddings.positions import INTERPOLATION
 from mixlab.errors import expected
 from mixlab.ops.convs import CONVS
+from mixlab.ops.resize import resized
 from mixlab.ops.windows import PerAxis, per_axis
 
 
@@ -39,7 +38,7 @@ class Resampling(Embedding):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, dim_in, *spatial)`` to ``(B, dim, *output_size(spatial))``."""
         size = [-(-n // s) for n, s in zip(x.shape[2:], self.stride, strict=True)]
-        return self.proj(F.interpolate(x, size=size, mode=INTERPOLATION[self.spatial_dims], align_corners=False))
+        return self.proj(resized(x, size))
 
     @property
     def reduction(self) -> Size:

@@ -12,9 +12,8 @@ from mixlab.cost import Cost, Size, convolution
 from mixlab.embeddings.base import POSITIONS, Position
 from mixlab.errors import expected
 from mixlab.ops.convs import CONVS
+from mixlab.ops.resize import INTERPOLATION
 from mixlab.ops.windows import PerAxis, odd_kernel
-
-INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @POSITIONS.register("conv")

@@ -80,6 +80,9 @@ class TimmMetaFormer(MetaFormer):
         if model.has_start:
             hint = "mixlab.create_model, or mixlab.weights.swap_mixers on this model"
             raise expected("timm.create_model", "weights by timm's own arguments", "init, pretrained or inflate", hint)
+        if model.decoder is not None:
+            hint = "mixlab.create_model, or features_only=True"
+            raise expected("timm.create_model", "a model that classifies or returns maps", "decoder", hint)
         config = model.configuration(num_classes=num_classes, in_channels=in_chans)
         # A head of the user's needs no option that nobody asked for.
         asked: dict[str, Any] = {"dropout": drop_rate} if drop_rate else {}

@@ -181,6 +181,8 @@ def baseline_label(fields: Mapping[str, Any]) -> str:
     for key, value in to_plain(dict(fields)).items():
         if key == "kernel_size":
             names.append(f"k{'x'.join(map(str, value)) if isinstance(value, list) else value}")
+        elif key == "options" and isinstance(value, Mapping):
+            names += [f"{k}={'x'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in value.items()]
         elif key != "name":
             names.append(f"{key}={Path(value).stem if key == 'pretrained' else value}")
     return "-".join(names)

@@ -14,10 +14,12 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
     """Refuse options that this data set or this model cannot have.
 
     Raises:
-        UserError: a balanced sampler for multi-label data, dropout for a head that has no dropout layer, another
-            learning rate for new parameters of a model that nothing was loaded into, or layer-wise rates for a network
-            without blocks.
+        UserError: a model with a decoder for images that have one class each, a balanced sampler for multi-label data,
+            dropout for a head that has no dropout layer, another learning rate for new parameters of a model that
+            nothing was loaded into, or layer-wise rates for a network without blocks.
     """
+    if getattr(model, "dense", False) and card.task != "segmentation":
+        raise expected("model", f"one that classifies, as {card.task} asks for", "a dense model", "decoder: null")
     if recipe.layer_decay is not None and not len(getattr(model, "stages", ())):
         want = "a model with stages of blocks, which the rates follow"
         raise expected("recipe.layer_decay", want, type(model).__name__, "null")

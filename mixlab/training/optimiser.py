@@ -17,10 +17,12 @@ def layer_of(name: str, blocks_before: list[int], depth: int) -> int:
     A stage's own embedding (downsampling) belongs to the first block after it, except the stem, which is layer 0.
 
     Args:
-        name: the parameter's name in the model, e.g. ``stages.2.blocks.1.norm.weight``.
+        name: the parameter's name in the model, e.g. ``stages.2.blocks.1.norm.weight``; in a dense model it stands
+            behind ``encoder.``.
         blocks_before: number of blocks before each stage.
         depth: number of blocks of the model.
     """
+    name = name.removeprefix("encoder.")
     match = re.match(r"stages\.(\d+)\.(?:blocks\.(\d+)\.)?", name)
     if match is None:
         return depth + 1

@@ -14,12 +14,13 @@ from mixlab.architectures import ARCHITECTURES, official_names
 from mixlab.errors import Quoted, expected
 from mixlab.heads import HEADS
 from mixlab.metaformer import MetaFormer
+from mixlab.ops.resize import INTERPOLATION
 from mixlab.weights.official import official_keys, to_own
 from mixlab.weights.report import LoadReport
 from mixlab.weights.sources import open_source
 
 STEM = "stages.0.embed."
-INTERPOLATION = {1: "linear", 2: "bilinear", 3: "trilinear"}
+DECODER = "decoder."
 _BLOCK = re.compile(r"(stages\.\d+\.blocks\.\d+)\.token_mixer\.")
 
 
@@ -40,12 +41,20 @@ def load_pretrained(model: MetaFormer, path: str | PathLike[str], *, entry: str 
         UserError: the file cannot be read, or holds what the model has not, or the other way round.
     """
     checkpoint = open_source(path, model.config.architecture, entry=entry)
-    ours = is_ours(model, checkpoint.state)
-    state = checkpoint.state if ours else to_own(model, checkpoint.state)
+    given = _encoder_names(checkpoint.state)
+    ours = is_ours(model, given)
+    state = given if ours else to_own(model, given)
     report = match(model, state, checkpoint.source, trust_mixers=ours)
     model.new_parameters = set(report.new)
     model.events.append({"kind": "weights", "message": report.summary()})
     return report
+
+
+def _encoder_names(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The entries of a dense model of ours under the names that they have in its encoder alone; its decoder's stay."""
+    if not any(key.startswith("encoder.stages.") for key in state):
+        return state
+    return {key.removeprefix("encoder."): value for key, value in state.items()}
 
 
 def match(model: MetaFormer, state: Mapping[str, Tensor], source: str, *, trust_mixers: bool) -> LoadReport:
@@ -122,6 +131,7 @@ class _Announced:
         base = ARCHITECTURES[config.architecture]() if config.architecture else config
         self.given = set(state)
         self.head_left_out = model.head is None
+        self.from_dense = any(key.startswith(DECODER) for key in state)
         self.classes = config.num_classes
         self.classifier = self._classifier(model, state)
         self.fresh: set[str] = set()
@@ -164,6 +174,12 @@ class _Announced:
             return "feature maps are returned"
         if key in self.classifier:
             return f"{self.classes} classes"
+        if self.from_dense and key.startswith(DECODER):
+            return "the decoder of another model"
+        if self.from_dense and key.startswith("head."):
+            return "the file is of a dense model, which has no head"
+        if self.from_dense and key.startswith("out_norms.") and not self.head_left_out:
+            return "norm of maps, for a decoder"
         block = _BLOCK.match(key)
         if block is not None and block[1] in self.changed:
             return "another token mixer"

@@ -18,7 +18,7 @@ import pytest
 from mixlab.architectures import ARCHITECTURES
 from mixlab.channel_mixers import CHANNEL_MIXERS
 from mixlab.embeddings import EMBEDDINGS, POSITIONS
-from mixlab.heads import HEADS
+from mixlab.heads import DECODERS, HEADS
 from mixlab.mixers import MIXERS
 from mixlab.models import ModelConfig
 from mixlab.norms import NORMS
@@ -172,10 +172,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "pool": "avg",
         "dropout": 0.0,
     },
+    "decoder/fcn": {"skips": 2, "dropout": 0.0},
+    "decoder/segformer": {"width": 256, "norm": "group_norm", "act": "gelu", "dropout": 0.0},
+    "decoder/unet": {
+        "channels": None,
+        "top": (),
+        "kernel_size": 3,
+        "norm": "group_norm",
+        "act": "relu",
+        "dropout": 0.0,
+    },
     "head/projected": {"features": 1024, "token_labels": False, "pool": "avg", "dropout": 0.0},
 }
 REGISTRIES: dict[str, Registry[Any]] = {
-    r.kind: r for r in (MIXERS, CHANNEL_MIXERS, EMBEDDINGS, POSITIONS, NORMS, HEADS)
+    r.kind: r for r in (MIXERS, CHANNEL_MIXERS, EMBEDDINGS, POSITIONS, NORMS, HEADS, DECODERS)
 }
 
 

@@ -83,6 +83,7 @@ def test_inflation_needs_weights() -> None:
 
 def test_golden() -> None:
     """Another network under the same name must raise ``NUMERICS_VERSION``; see tests/architectures/test_golden.py."""
+    pytest.importorskip("monai")
     shapes = {}
     for name in BASELINES:
         full = "timm:resnet18" if name == "timm" else name
@@ -90,7 +91,13 @@ def test_golden() -> None:
             model = make_baseline(full, num_classes=2, in_channels=1, spatial_dims=2, options={})
         text = "\n".join(f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items())
         shapes[name] = hashlib.sha256(text.encode()).hexdigest()[:12]
-    assert shapes == {"rad_dino": "b73362212f52", "resnet18": "274a74b63728", "timm": "ef97b345829e"}
+    assert shapes == {
+        "rad_dino": "b73362212f52",
+        "resnet18": "274a74b63728",
+        "timm": "ef97b345829e",
+        "unet": "ca1f69c78c81",
+        "unet_on_patch_embedding": "f92e61244319",
+    }
 
 
 def test_unknown_names() -> None:

@@ -228,6 +228,8 @@ def test_options_of_mixlab() -> None:
         timm.create_model(NANO, kernel=5)
     with pytest.raises(UserError, match="kernel_size: expected a mixer with a window"):
         timm.create_model(NANO, token_mixer="attention", kernel_size=5)
+    with pytest.raises(UserError, match="a model that classifies or returns maps, got 'decoder'"):
+        timm.create_model(NANO, decoder="fcn")
 
 
 def test_image_size() -> None:
