@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import UnidentifiedImageError
 
@@ -14,6 +15,9 @@ from mixlab.data.images import Array
 from mixlab.data.prepare import broken
 from mixlab.data.readers import PILLOW, Header, read_header, read_image
 from mixlab.errors import UserError
+
+H = TypeVar("H")
+R = TypeVar("R")
 
 
 def reason_of(error: Exception, path: Path) -> str:
@@ -25,31 +29,38 @@ def reason_of(error: Exception, path: Path) -> str:
 
 
 def read_headers(paths: Sequence[Path], names: Sequence[str], read: Callable[[Path], object]) -> list[Header]:
+    """The headers of image or mask files; see :func:`read_grids`."""
+    return read_grids(paths, names, read_header, read)
+
+
+def read_grids(
+    paths: Sequence[Path], names: Sequence[str], header: Callable[[Path], H], read: Callable[[Path], object]
+) -> list[H]:
     """The files' headers.
 
     Args:
         paths: the files.
         names: what a user calls them.
+        header: reads a header.
         read: decodes a file; used when a header is broken, so that one list names all broken files.
 
     Raises:
         UserError: files are broken; the message names them all.
     """
-    headers: list[Header] = []
+    headers: list[H] = []
     failures: dict[int, str] = {}
 
-    def look(number: int, reader: Callable[[Path], object]) -> object:
+    def look(number: int, reader: Callable[[Path], R]) -> list[R]:
         try:
-            return reader(paths[number])
+            return [reader(paths[number])]
         except UserError:  # the reader itself is missing
             raise
         except Exception as error:  # decoders raise what they like; each failure is one line of the list
             failures[number] = f"{names[number]}: {reason_of(error, paths[number])}"
-            return None
+            return []
 
     for number in range(len(paths)):
-        header = look(number, read_header)
-        headers += [header] if isinstance(header, Header) else []
+        headers += look(number, header)
     if failures:
         for number in set(range(len(paths))) - set(failures):  # a fine header may stand before truncated pixels
             look(number, read)

@@ -94,8 +94,17 @@ def read_classes(root: Path) -> MaskClasses | None:
         content = read_json(path)
         found = content.get("classes") if name == "index.json" and isinstance(content, Mapping) else content
         if found is not None:
-            return _classes(_entries(found, path), path)
+            return as_classes(found, path)
     return None
+
+
+def as_classes(found: Any, path: Path) -> MaskClasses:
+    """Classes from the content of ``path``, written as in ``classes.json``.
+
+    Raises:
+        UserError: it is not as the module's text says.
+    """
+    return _classes(_entries(found, path), path)
 
 
 def read_json(path: Path) -> Any:

@@ -83,4 +83,4 @@ def presented(
     """Spacing after resizing from ``stored`` to ``shown`` pixels: the field of view stays."""
     if spacing is None:
         return None
-    return tuple(s * old / new for s, old, new in zip(spacing, stored, shown, strict=True))
+    return tuple(s * (old / new) for s, old, new in zip(spacing, stored, shown, strict=True))

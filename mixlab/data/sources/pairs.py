@@ -169,7 +169,7 @@ def _split_file(found: Pairs, root: Path, where: str) -> list[str] | None:
         if splits is None and "groups" not in content:
             continue
         if splits is not None and found.given is None:
-            found.given = _given(splits, found.names, f"{where}, {file}")
+            found.given = given_splits(splits, found.names, f"{where}, {file}")
         groups = content.get("groups")
         if groups is not None:
             missing = [n for n in found.names if n not in groups]
@@ -179,8 +179,12 @@ def _split_file(found: Pairs, root: Path, where: str) -> list[str] | None:
     return None
 
 
-def _given(splits: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> list[str]:
-    """The split of each image."""
+def given_splits(splits: Mapping[str, Sequence[str]], names: Sequence[str], where: str) -> list[str]:
+    """The split of each image, from ``{"train": [names], "val": ..., "test": ...}``.
+
+    Raises:
+        UserError: an image is in no split or in several, or a name or split is unknown.
+    """
     lists = {s: [stem(str(n)) for n in splits[s]] for s in SPLITS if s in splits}
     counts = Counter(n for listed in lists.values() for n in listed)
     faults = [f"{n} in no split" for n in names if n not in counts]
