@@ -11,9 +11,9 @@ published with their program: https://github.com/multimodallearning/SamCarriesTh
 How the files are read (their layout is known, the images were not at hand when this was written): what a polygon is
 stands in its attribute ``Anatomie``; shapes of a bone are united; other bones, of fingers and growth plates of the
 hand, are left out. The splits are those of the files' names. Images that the table calls lateral are left out, and
-right wrists, as the file names say, are mirrored, so that all are left: the study did both. The authors mirrored and reduced
-the images beforehand; here it is done while reading, from the images as they are distributed. Pixel spacing is the
-table's ``pixel_spacing`` where it is one number below 1.
+right wrists, as the file names say, are mirrored, so that all are left: the study did both. The authors mirrored and
+reduced the images beforehand; here it is done while reading, from the images as they are distributed. Pixel spacing is
+the table's ``pixel_spacing`` where it is one number below 1.
 """
 
 from __future__ import annotations
