@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Task = Literal["classification", "multilabel", "segmentation"]
 Event = dict[str, str]
+OF_MASKS = ("overlapping", "background", "ignore_label", "spacing", "empty_masks", "ignored_pixels")
+"""Fields of a card that say something of segmentation sets only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +69,9 @@ class DataCard:
     """Segmentation: pixels of each split that count for nothing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and YAML; tuples become lists."""
-        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+        """Plain values for JSON and YAML; tuples become lists. What only masks have is left out of other cards."""
+        left_out = () if self.task == "segmentation" else OF_MASKS
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
 
 def _plain(value: Any) -> Any:

@@ -48,6 +48,8 @@ def open_data(config: DataConfig) -> ImageData:
             set, whose cases keep their sizes), masks of another size than their images or with values of no class.
     """
     source, argument = find_source(config.name)
+    if config.instances and source.name not in ("folder", "stand-in"):
+        raise expected("data.instances", "a folder of images and masks", config.name, "leaving it out")
     raw = source.open(config, argument)
     raw.check()
     members = _members(raw, config)

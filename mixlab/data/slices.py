@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mixlab.data import readers
+from mixlab.data.card import event
 from mixlab.data.files import read_grids
 from mixlab.data.images import Array
 from mixlab.data.mask_classes import MaskClasses
@@ -110,6 +111,8 @@ class VolumeSlices:
             (grids[v].channels, *_without(grids[v].shape, self.axis)) for v, _ in self.places
         ]
         self.spacing = [_without(grids[v].spacing, self.axis) for v, _ in self.places]
+        message = f"intensities of {len(grids)} volumes scaled by their own 0.5 and 99.5 percentiles"
+        self.events = [event("intensity", message)]
 
     def __len__(self) -> int:
         return len(self.places)

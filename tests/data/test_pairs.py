@@ -172,6 +172,8 @@ def test_instances_on_request(tmp_path: Path) -> None:
         opened(tmp_path, instances=True)
     with pytest.raises(UserError, match="a folder with images and masks"):
         opened(tmp_path / "masks", instances=True)
+    with pytest.raises(UserError, match="a folder of images and masks"):
+        open_data(DataConfig(name="digits", instances=True))
 
 
 def test_structures_that_overlap(tmp_path: Path) -> None:

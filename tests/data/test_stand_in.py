@@ -92,6 +92,11 @@ def test_it_is_no_set_to_train_on() -> None:
         open_data(DataConfig(name="stand-in:decathlon:Task04"))
 
 
+def test_a_folder_of_objects_has_masks() -> None:
+    card = open_data(DataConfig(name="stand-in:folder:nuclei", instances=True, channels=3)).card
+    assert (card.task, card.channels, len(card.classes), card.background) == ("segmentation", 3, 2, 0)
+
+
 @pytest.mark.parametrize("name", ["mni152", "mni152-3d", "jsrt", "grazpedwri-bones", "tiger"])
 def test_segmentation_sets(name: str) -> None:
     real = describe(name)

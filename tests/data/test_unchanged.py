@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from mixlab.data import DataConfig, open_data
+from mixlab.data.card import OF_MASKS
 from mixlab.studies.run_config import hashed_data
 from tests.data.make import shared
 
@@ -36,6 +38,13 @@ def test_shared_sets() -> None:
 def test_options_that_are_not_used_are_not_hashed() -> None:
     assert hashed_data(DataConfig(name="mni152", image_size=64)) == {"name": "mni152", "image_size": 64}
     assert "instances" in hashed_data(DataConfig(name="mni152", instances=True))
+
+
+def test_cards_of_other_tasks_say_nothing_of_masks() -> None:
+    assert not set(OF_MASKS) & set(open_data(DataConfig()).card.to_dict())
+    card = open_data(DataConfig(name="mni152")).card
+    assert set(OF_MASKS) <= set(card.to_dict())
+    assert json.loads(json.dumps(card.to_dict()))["spacing"] == [1.0, 1.0]
 
 
 def test_mni152_card_says_what_segmentation_needs() -> None:

@@ -9,7 +9,8 @@ structures overlap, the ink belongs to several or to none. Where the set's image
 axis.
 
 Of a set that is known from its files only (``folder``, ``csv``, ``npz``) the form is not known: its stand-in is a grey
-classification set of 8 x 8 pixels, or with as many channels as ``data.channels`` asks for.
+classification set of 8 x 8 pixels, or with as many channels as ``data.channels`` asks for; with ``data.instances`` it
+has masks.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from mixlab.data.card import DataCard, event
 from mixlab.data.config import DataConfig
 from mixlab.data.images import Array, ArrayImages
+from mixlab.data.mask_files import INSTANCES
 from mixlab.data.masks import ArrayMasks, MaskStore, digest
 from mixlab.data.raw import RawData
 from mixlab.data.resize import resize
@@ -36,12 +38,13 @@ MASKED = 32
 FINDINGS = {"odd": "13579", "above 4": "56789", "closed loop": "0689", "prime": "2357", "multiple of 3": "0369"}
 
 
-def describe(argument: str, channels: int | None = None) -> DataCard:
+def describe(argument: str, channels: int | None = None, instances: bool = False) -> DataCard:
     """The card without the images.
 
     Args:
         argument: NAME, any data set's name.
         channels: those of a set that is known from its files only.
+        instances: whether such a set has masks of objects.
 
     Raises:
         UserError: there is no such set, or its card cannot be made without its files.
@@ -53,6 +56,8 @@ def describe(argument: str, channels: int | None = None) -> DataCard:
     if source.describe is None:  # named without its place, as such a set itself is
         of = f"{source.name}:{Path(inner).name}" if inner else source.name
         card = replace(digits.describe(), channels=channels or 1)
+        if instances:
+            card = replace(card, task="segmentation", classes=INSTANCES.names, background=0, image_size=None)
     else:
         card = source.describe(inner)
     masks = card.task == "segmentation"
@@ -96,7 +101,7 @@ def open_stand_in(config: DataConfig, argument: str) -> RawData:
     """
     from sklearn.datasets import load_digits
 
-    card = describe(argument, config.channels)
+    card = describe(argument, config.channels, config.instances)
     bunch = load_digits()
     multilabel, masks = card.task == "multilabel", card.task == "segmentation"
     groups = np.asarray(bunch.target, dtype=np.int64) % (10 if multilabel or masks else len(card.classes))
