@@ -83,7 +83,7 @@ def test_library_examples(document: str, tmp_path: Path) -> None:
 
 
 def test_the_documented_npz_file_can_be_opened(tmp_path: Path) -> None:
-    (block,) = blocks("docs/data.md")
+    block, _ = blocks("docs/data.md")
     run(block, cwd=tmp_path)
     card = open_data(DataConfig(name="npz:mine.npz", root=tmp_path)).card
     assert (card.classes, card.sizes) == (("benign", "malignant"), {"train": 40, "val": 10, "test": 10})

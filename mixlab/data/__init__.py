@@ -6,6 +6,7 @@ from mixlab.data.card import DataCard, Event
 from mixlab.data.config import DataConfig
 from mixlab.data.images import ArrayImages
 from mixlab.data.loose_files import image_files
+from mixlab.data.masks import MaskStore
 from mixlab.data.opening import ImageData, open_data
 from mixlab.data.pairing import check_pairing
 from mixlab.data.presence import at_hand
@@ -20,6 +21,7 @@ __all__ = [
     "Event",
     "ImageData",
     "ImageSplit",
+    "MaskStore",
     "RawData",
     "at_hand",
     "check_pairing",

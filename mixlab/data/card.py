@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 Task = Literal["classification", "multilabel", "segmentation"]
 Event = dict[str, str]
+OF_MASKS = ("overlapping", "background", "ignore_label", "spacing", "empty_masks", "ignored_pixels")
+"""Fields of a card that say something of segmentation sets only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,9 @@ class DataCard:
     name: str
     """Name that :func:`mixlab.data.open_data` takes; a folder or table is named without its place."""
     task: Task
-    """``classification`` (one class an image), ``multilabel`` (any number) or ``segmentation`` (one class a pixel)."""
+    """``classification`` (one class an image), ``multilabel`` (any number) or ``segmentation`` (masks)."""
     classes: tuple[str, ...]
-    """Names of the classes in label order."""
+    """Names of the classes in label order; of a segmentation set with the background, where it has one."""
     channels: int
     """Channels of the images as they come out."""
     spatial_dims: int
@@ -52,10 +54,24 @@ class DataCard:
     """What a user should know."""
     leaks: tuple[str, ...] = ()
     """Known ways in which the test (or validation) split is not independent of the training split."""
+    overlapping: bool = False
+    """Segmentation: structures ``(K, *spatial)`` of 0 and 1 that may overlap, instead of one class a pixel."""
+    background: int | None = None
+    """Segmentation: the class that is no structure; None if each class is one, or structures overlap."""
+    ignore_label: int | None = None
+    """Segmentation: the value of pixels that count for nothing; None if all pixels are labelled."""
+    spacing: tuple[float, ...] | None = None
+    """Millimetres from pixel to pixel as presented, in (D, H, W) order; None if unknown or not the same in all cases.
+    Each case's own is in :attr:`ImageSplit.spacing`."""
+    empty_masks: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Segmentation: cases of each split without a pixel of any structure."""
+    ignored_pixels: dict[str, int] = dataclasses.field(default_factory=dict)
+    """Segmentation: pixels of each split that count for nothing."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON and YAML; tuples become lists."""
-        return {name: _plain(value) for name, value in dataclasses.asdict(self).items()}
+        """Plain values for JSON and YAML; tuples become lists. What only masks have is left out of other cards."""
+        left_out = () if self.task == "segmentation" else OF_MASKS
+        return {name: _plain(value) for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
 
 def _plain(value: Any) -> Any:

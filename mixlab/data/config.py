@@ -39,6 +39,8 @@ class DataConfig:
     """Cross-validation: number of folds over training and validation cases; the test split stays as it is."""
     fold: int | None = None
     """The fold, from 0, that is the validation split."""
+    instances: bool = False
+    """Masks of a `folder` number their objects: every value above 0 is the object, 0 the background."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -50,6 +52,8 @@ class DataConfig:
             raise expected("data.split_seed", "an integer of at least 0", self.split_seed, "0")
         if self.folds is not None and (not isinstance(self.folds, int) or self.folds < 2):
             raise expected("data.folds", "at least 2 folds", self.folds, "5")
+        if not isinstance(self.instances, bool):
+            raise expected("data.instances", "true or false", self.instances, "true")
         if self.fold is not None and self.folds is None:
             raise expected("data.fold", "a number of folds next to the fold", self.fold, "folds: 5")
         if self.fold is not None and self.folds is not None and not 0 <= self.fold < self.folds:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import UnidentifiedImageError
 
@@ -15,6 +16,9 @@ from mixlab.data.prepare import broken
 from mixlab.data.readers import PILLOW, Header, read_header, read_image
 from mixlab.errors import UserError
 
+H = TypeVar("H")
+R = TypeVar("R")
+
 
 def reason_of(error: Exception, path: Path) -> str:
     """One line that says what is wrong with a file, without its path."""
@@ -22,6 +26,46 @@ def reason_of(error: Exception, path: Path) -> str:
         return "no image, or its beginning is damaged"
     text = " ".join(str(error).replace(repr(str(path)), "the file").replace(str(path), "the file").split())
     return text or type(error).__name__
+
+
+def read_headers(paths: Sequence[Path], names: Sequence[str], read: Callable[[Path], object]) -> list[Header]:
+    """The headers of image or mask files; see :func:`read_grids`."""
+    return read_grids(paths, names, read_header, read)
+
+
+def read_grids(
+    paths: Sequence[Path], names: Sequence[str], header: Callable[[Path], H], read: Callable[[Path], object]
+) -> list[H]:
+    """The files' headers.
+
+    Args:
+        paths: the files.
+        names: what a user calls them.
+        header: reads a header.
+        read: decodes a file; used when a header is broken, so that one list names all broken files.
+
+    Raises:
+        UserError: files are broken; the message names them all.
+    """
+    headers: list[H] = []
+    failures: dict[int, str] = {}
+
+    def look(number: int, reader: Callable[[Path], R]) -> list[R]:
+        try:
+            return [reader(paths[number])]
+        except UserError:  # the reader itself is missing
+            raise
+        except Exception as error:  # decoders raise what they like; each failure is one line of the list
+            failures[number] = f"{names[number]}: {reason_of(error, paths[number])}"
+            return []
+
+    for number in range(len(paths)):
+        headers += look(number, header)
+    if failures:
+        for number in set(range(len(paths))) - set(failures):  # a fine header may stand before truncated pixels
+            look(number, read)
+        raise broken(sorted(failures.values()), len(paths))
+    return headers
 
 
 class FileImages:
@@ -40,34 +84,11 @@ class FileImages:
     def __init__(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         self.paths = list(paths)
         self.names = list(names)
-        headers: list[Header] = []
-        failures: list[str] = []
-        for number, path in enumerate(self.paths):
-            try:
-                headers.append(read_header(path))
-            except UserError:  # the reader itself is missing
-                raise
-            except Exception as error:  # decoders raise what they like; each failure is one line of the list
-                failures.append(self._fault(number, error))
-        if failures:
-            self._find_more(failures)
-            raise broken(failures, len(self.paths))
+        headers = read_headers(self.paths, self.names, read_image)
         self.shapes: Sequence[tuple[int, ...]] = [header.shape for header in headers]
+        self.spacing = [header.spacing for header in headers]
+        """Millimetres from pixel to pixel, where the files say."""
         self.events = self._notes(headers)
-
-    def _fault(self, number: int, error: Exception) -> str:
-        return f"{self.names[number]}: {reason_of(error, self.paths[number])}"
-
-    def _find_more(self, failures: list[str]) -> None:
-        """Files whose header is fine may be truncated: decode them too, so that one list names all."""
-        known = {line.partition(": ")[0] for line in failures}
-        for number, name in enumerate(self.names):
-            if name not in known:
-                try:
-                    read_image(self.paths[number])
-                except Exception as error:  # as above
-                    failures.append(self._fault(number, error))
-        failures.sort()
 
     def _notes(self, headers: Sequence[Header]) -> list[Event]:
         counts = Counter(h.note for h in headers if h.note)

@@ -13,22 +13,31 @@ from mixlab.data.raw import RawData
 VERSION = 1
 
 
-def fingerprint(raw: RawData, members: Membership, digests: dict[int, str]) -> str:
+def fingerprint(raw: RawData, members: Membership, digests: dict[int, str], masks: dict[int, str] | None = None) -> str:
     """SHA-256 over task, class names, and content and label of each case of each split in its order.
 
     Args:
         digests: SHA-256 of each case's file or pixels.
+        masks: of a segmentation set, SHA-256 of each case's mask.
     """
     total = hashlib.sha256(f"mixlab data {VERSION}\n{raw.task}\n".encode())
     for name in raw.classes:
         total.update(f"class {name}\n".encode())
-    targets = np.asarray(raw.targets).astype(np.int64)
+    if raw.overlapping:
+        total.update(b"overlapping\n")
+    if raw.ignore_label is not None:
+        total.update(f"ignore {raw.ignore_label}\n".encode())
+    labels = _label_digests(raw) if masks is None else {i: bytes.fromhex(text) for i, text in masks.items()}
     for split, indices in members.indices.items():
         total.update(f"split {split} {len(indices)}\n".encode())
         for i in indices:
-            label = np.ascontiguousarray(targets[i]).astype("<i8").tobytes()
-            total.update(digests[int(i)].encode() + hashlib.sha256(label).digest())
+            total.update(digests[int(i)].encode() + labels[int(i)])
     return total.hexdigest()
+
+
+def _label_digests(raw: RawData) -> dict[int, bytes]:
+    targets = np.asarray(raw.targets).astype("<i8")
+    return {i: hashlib.sha256(np.ascontiguousarray(target).tobytes()).digest() for i, target in enumerate(targets)}
 
 
 def duplicates(raw: RawData, members: Membership, digests: dict[int, str]) -> list[str]:
@@ -46,7 +55,8 @@ def duplicates(raw: RawData, members: Membership, digests: dict[int, str]) -> li
             verb = "occurs" if len(copies) == 1 else "occur"
             found.append(f"{len(copies)} of {total} {second} images also {verb} in {first} ({names})")
     if raw.task == "classification":
-        mixed = [d for d, s in where.items() if len({int(raw.targets[i]) for cases in s.values() for i in cases}) > 1]
+        labels = np.asarray(raw.targets)
+        mixed = [d for d, s in where.items() if len({int(labels[i]) for cases in s.values() for i in cases}) > 1]
         if mixed:
             found.append(f"number of images that occur with two different labels: {len(mixed)}")
     return found

@@ -36,7 +36,8 @@ def cross_validation(raw: RawData, splits: Membership, *, folds: int, fold: int 
         got = Quoted(f"none of {', '.join(missing)}")
         raise expected(f"data.fold {fold} of {folds}", "training cases of each class", got, "fewer folds")
     grouped = ", grouped" if raw.groups is not None else ""
-    how = f"fold {fold} of {folds} over training and validation cases, stratified{grouped} (seed {seed})"
+    drawn = "seeded" if raw.task == "segmentation" else "stratified"
+    how = f"fold {fold} of {folds} over training and validation cases, {drawn}{grouped} (seed {seed})"
     how += f"; test: {splits.how}"
     indices = {"train": train, "val": val, "test": splits.indices["test"]}
     return Membership(indices, how, [*splits.events, event("fold", how)])

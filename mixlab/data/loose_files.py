@@ -9,7 +9,9 @@ import numpy as np
 
 from mixlab.data.card import DataCard
 from mixlab.data.files import FileImages
+from mixlab.data.masks import BlankMasks
 from mixlab.data.prepare import PreparedImages
+from mixlab.data.prepared_masks import PreparedMasks
 from mixlab.data.readers import SUFFIXES, kind_of
 from mixlab.data.split import ImageSplit
 from mixlab.errors import Quoted, expected
@@ -17,6 +19,8 @@ from mixlab.errors import Quoted, expected
 
 def image_files(files: Sequence[Path], card: DataCard) -> ImageSplit:
     """Image files with the channels and size of a card's images; their targets are zeros that mean nothing.
+
+    Where the card has no one size, each image keeps its own. The spacing of NIfTI files is known.
 
     Args:
         files: PNG, JPEG, TIFF, NIfTI or DICOM files.
@@ -42,6 +46,12 @@ def image_files(files: Sequence[Path], card: DataCard) -> ImageSplit:
     images = PreparedImages(store, channels=card.channels, size=card.image_size)
     indices = np.arange(len(files))
     images.load(indices.tolist())
+    if card.task == "segmentation":
+        planes = len(card.classes) if card.overlapping else None
+        masks = BlankMasks([shape[1:] for shape in store.shapes], planes)
+        blank = PreparedMasks(masks, size=card.image_size, classes=len(card.classes), overlapping=card.overlapping)
+        blank.load(indices.tolist())
+        return ImageSplit(images, indices, blank, task=card.task, ids=names, spacing=store.spacing)
     shape = (len(files), len(card.classes)) if card.task == "multilabel" else (len(files),)
     targets = np.zeros(shape, dtype=np.float32 if card.task == "multilabel" else np.int64)
     return ImageSplit(images, indices, targets, task=card.task, ids=names)

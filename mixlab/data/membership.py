@@ -58,18 +58,20 @@ def make_splits(raw: RawData, seed: int) -> Membership:
         raise expected(f"data {raw.name}", "a training split next to the given ones", sorted(indices))
     unit = "groups" if raw.groups is not None else "cases"
     share = f"{FRACTION:.0%}"
+    by_class = "" if raw.task == "segmentation" else ", stratified by class"  # a mask has many classes
     if len(indices) == 1:
         enough(raw, indices["train"], 3)
         indices["train"], indices["test"] = draw(raw, indices["train"], seed, "test")
         rest = FRACTION / (1 - FRACTION)  # of what is left, so that it is the same share of all
         indices["train"], indices["val"] = draw(raw, indices["train"], seed, "val", rest)
-        how = f"seeded, stratified by class: {share} of the {unit} test, {share} validation (seed {seed})"
+        how = f"seeded{by_class}: {share} of the {unit} test, {share} validation (seed {seed})"
         return Membership(indices, how, [event("split", f"no splits given; {how}")])
     if len(indices) == 3:
         enough(raw, indices["train"], 2, grouped=False)
         return Membership(indices, raw.splits)
     enough(raw, indices["train"], 2)
-    how = f"{raw.splits}; validation is a seeded, stratified {share} of the training {unit} (seed {seed})"
+    seeded = "seeded" if raw.task == "segmentation" else "seeded, stratified"
+    how = f"{raw.splits}; validation is a {seeded} {share} of the training {unit} (seed {seed})"
     if "val" in indices:
         how = f"{raw.splits}, its validation split used as test; validation is " + how.partition("validation is ")[2]
         indices["test"] = indices["val"]
@@ -91,14 +93,21 @@ def groups_apart(raw: RawData) -> None:
 
 
 def enough(raw: RawData, pool: Indices, need: int, *, grouped: bool = True) -> None:
-    """Raise when a class has fewer than ``need`` cases (or groups, which are not divided) in ``pool``."""
-    if raw.task != "classification":
+    """Raise when a class has fewer than ``need`` cases (or groups, which are not divided) in ``pool``; of a
+    segmentation set, when there are fewer at all."""
+    if raw.task == "multilabel":
         return
     grouped = grouped and raw.groups is not None
     units = unit_names(raw) if grouped else raw.ids
+    if raw.task == "segmentation":
+        there = len({units[i] for i in pool})
+        if there < need:
+            raise expected(f"data {raw.name}", f"at least {need} {'groups' if grouped else 'training images'}", there)
+        return
+    targets = np.asarray(raw.targets)
     few = []
     for label, name in enumerate(raw.classes):
-        count = len({units[i] for i in pool if raw.targets[i] == label})
+        count = len({units[i] for i in pool if targets[i] == label})
         if count < need:
             few.append(f"{name!r} has {count}")
     if few:
@@ -153,8 +162,9 @@ def low_data(raw: RawData, train: Indices, per_class: int, seed: int) -> tuple[I
         raise expected("data.train_per_class", "a classification set", raw.task, "leaving it out")
     kept: list[int] = []
     short = []
+    targets = np.asarray(raw.targets)
     for label, name in enumerate(raw.classes):
-        cases = [int(i) for i in train if raw.targets[i] == label]
+        cases = [int(i) for i in train if targets[i] == label]
         order = draw_order([raw.ids[i] for i in cases], seed, "train_per_class")
         kept += [cases[k] for k in order[:per_class]]
         if len(cases) < per_class:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,11 @@ from mixlab.data.config import DataConfig
 from mixlab.data.fingerprint import duplicates, fingerprint
 from mixlab.data.folds import cross_validation, missing_classes
 from mixlab.data.images import Array
+from mixlab.data.masks import mask_store
 from mixlab.data.membership import Membership, low_data, make_splits
 from mixlab.data.prepare import PreparedImages
-from mixlab.data.raw import RawData
-from mixlab.data.resize import resize_mask
+from mixlab.data.prepared_masks import PreparedMasks
+from mixlab.data.raw import RawData, times
 from mixlab.data.sources import find_source
 from mixlab.data.split import ImageSplit
 from mixlab.errors import Quoted, expected
@@ -42,9 +44,12 @@ def open_data(config: DataConfig) -> ImageData:
 
     Raises:
         UserError: unknown name, missing or broken files (all named in one list), too few images of a class, labels out
-            of range, a group in two splits, images of several sizes without ``image_size``.
+            of range, a group in two splits, images of several sizes without ``image_size`` (but in a segmentation
+            set, whose cases keep their sizes), masks of another size than their images or with values of no class.
     """
     source, argument = find_source(config.name)
+    if config.instances and source.name not in ("folder", "stand-in"):
+        raise expected("data.instances", "a folder of images and masks", config.name, "leaving it out")
     raw = source.open(config, argument)
     raw.check()
     members = _members(raw, config)
@@ -52,22 +57,30 @@ def open_data(config: DataConfig) -> ImageData:
     size = _size(raw, config)
     images = PreparedImages(raw.images, channels=channels, size=size)
     images.load(_in_use(members), members.indices["train"].tolist())
-    targets = _targets(raw, size)
+    masks = _masks(raw, size, _in_use(members)) if raw.task == "segmentation" else None
+    targets = _labels(raw) if masks is None else masks
     copies = duplicates(raw, members, images.digests)
     mean, std = _statistics(images, members)
     splits = {
         name: ImageSplit(
-            images, indices, targets, task=raw.task, ids=raw.ids, groups=list(raw.groups) if raw.groups else None
+            images,
+            indices,
+            targets,
+            task=raw.task,
+            ids=raw.ids,
+            groups=list(raw.groups) if raw.groups else None,
+            spacing=raw.spacing,
         )
         for name, indices in members.indices.items()
     }
+    empty = _empty(raw, splits)
     card = DataCard(
         name=raw.name,
         task=raw.task,
         classes=raw.classes,
         channels=channels,
         spatial_dims=raw.spatial_dims,
-        image_size=images.shape(0)[1:],
+        image_size=_one({shown for split in splits.values() for shown in split.sizes}),
         sizes={name: len(indices) for name, indices in members.indices.items()},
         class_counts={name: _counts(raw, split) for name, split in splits.items()},
         mean=mean,
@@ -79,11 +92,19 @@ def open_data(config: DataConfig) -> ImageData:
         splits=members.how,
         notes=raw.notes,
         leaks=(*raw.leaks, *copies),
+        overlapping=raw.overlapping,
+        background=raw.background,
+        ignore_label=raw.ignore_label,
+        spacing=_one({spacing for split in splits.values() for spacing in split.spacing}),
+        empty_masks=empty,
+        ignored_pixels={} if raw.ignore_label is None else _ignored(splits),
     )
     decoding = list(getattr(raw.images, "events", []))
     found = [event("duplicates", text) for text in copies]
+    found += [event("empty masks", f"{n} of {len(splits[name])} {name} masks") for name, n in empty.items() if n]
     events = [*raw.events, *members.events, *notices, *decoding, *found]
-    return ImageData(card, splits, fingerprint(raw, members, images.digests), events)
+    print_of_data = fingerprint(raw, members, images.digests, None if masks is None else masks.digests)
+    return ImageData(card, splits, print_of_data, events)
 
 
 def _members(raw: RawData, config: DataConfig) -> Membership:
@@ -135,34 +156,62 @@ def _size(raw: RawData, config: DataConfig) -> tuple[int, ...] | None:
         counts = {f"{d}D": sum(n for size, n in kinds.items() if len(size) == d) for d in sorted(dims)}
         raise expected(f"data {raw.name}", "images or volumes, not both", counts)
     size = config.size_for(dims.pop())
-    if size is None and len(kinds) > 1:
+    if size is None and len(kinds) > 1 and raw.task != "segmentation":
         low = tuple(min(s[a] for s in kinds) for a in range(raw.spatial_dims))
         high = tuple(max(s[a] for s in kinds) for a in range(raw.spatial_dims))
-        got = Quoted(f"{len(kinds)} sizes from {_times(low)} to {_times(high)}")
+        got = Quoted(f"{len(kinds)} sizes from {times(low)} to {times(high)}")
         raise expected(
             f"data {raw.name}", "images of one size", got, "--image-size N (data.image_size), to resize them"
         )
     return size
 
 
-def _times(size: tuple[int, ...]) -> str:
-    return " x ".join(map(str, size))
+def _one(found: set[Any]) -> Any:
+    """What all cases have, or None."""
+    return found.pop() if len(found) == 1 else None
 
 
-def _targets(raw: RawData, size: tuple[int, ...] | None) -> Array:
-    """Targets in the type that :class:`ImageSplit` hands out, label maps at the images' size."""
-    if raw.task == "classification":
-        return np.asarray(raw.targets).astype(np.int64)
-    if raw.task == "multilabel":
-        return np.asarray(raw.targets).astype(np.float32)
-    if size is None:
-        return np.asarray(raw.targets)
-    return np.stack([resize_mask(mask, size) for mask in np.asarray(raw.targets)])
+def _labels(raw: RawData) -> Array:
+    """Labels in the type that :class:`ImageSplit` hands out."""
+    return np.asarray(raw.targets).astype(np.float32 if raw.task == "multilabel" else np.int64)
+
+
+def _masks(raw: RawData, size: tuple[int, ...] | None, in_use: list[int]) -> PreparedMasks:
+    """The masks at the images' size, decoded once."""
+    masks = PreparedMasks(
+        mask_store(raw.targets),
+        size=size,
+        classes=len(raw.classes),
+        overlapping=raw.overlapping,
+        ignore=raw.ignore_label,
+        ids=raw.ids,
+    )
+    masks.load(in_use)
+    return masks
+
+
+def _empty(raw: RawData, splits: dict[str, ImageSplit]) -> dict[str, int]:
+    """Cases of each split without a pixel of any structure; {} where every class is one."""
+    if raw.task != "segmentation" or (raw.background is None and not raw.overlapping):
+        return {}
+    found = {}
+    for name, split in splits.items():
+        counts = split.targets.counts()
+        if raw.background is not None:
+            counts[:, raw.background] = 0
+        found[name] = int((counts.sum(axis=1) == 0).sum())
+    return found
+
+
+def _ignored(splits: dict[str, ImageSplit]) -> dict[str, int]:
+    return {name: int(split.targets.ignored().sum()) for name, split in splits.items()}
 
 
 def _counts(raw: RawData, split: ImageSplit) -> tuple[int, ...]:
     if raw.task == "multilabel":
         return tuple(int(n) for n in split.targets.sum(axis=0))
+    if raw.task == "segmentation":
+        return tuple(int(n) for n in split.targets.counts().sum(axis=0))
     return tuple(int(n) for n in np.bincount(split.targets.ravel(), minlength=len(raw.classes)))
 
 

@@ -10,6 +10,8 @@ LOSSES = {
     "multilabel": ("bce",),
     "segmentation": ("dice_ce", "dice", "cross_entropy"),
 }
+OVERLAPPING = ("dice_bce", "dice", "bce")
+"""Losses for masks of structures that may overlap."""
 
 
 def check_pairing(card: DataCard, task: str, loss: str, channels: int) -> None:
@@ -18,7 +20,7 @@ def check_pairing(card: DataCard, task: str, loss: str, channels: int) -> None:
     Args:
         card: the data set's card.
         task: ``classification``, ``multilabel`` or ``segmentation``.
-        loss: ``cross_entropy``, ``bce``, ``dice`` or ``dice_ce``.
+        loss: ``cross_entropy``, ``bce``, ``dice``, ``dice_ce`` or ``dice_bce``.
         channels: channels that the model takes.
 
     Raises:
@@ -27,9 +29,10 @@ def check_pairing(card: DataCard, task: str, loss: str, channels: int) -> None:
     where = f"data {card.name}"
     if task != card.task:
         raise expected(f"{where}, task", card.task, task, f"a {card.task} task or another data set")
-    losses = LOSSES[card.task]
+    losses = OVERLAPPING if card.overlapping else LOSSES[card.task]
     if loss not in losses:
-        raise expected(f"{where}, loss", f"a loss for {card.task} ({' or '.join(losses)})", loss, losses[0])
+        kind = f"{card.task} of overlapping structures" if card.overlapping else card.task
+        raise expected(f"{where}, loss", f"a loss for {kind} ({' or '.join(losses)})", loss, losses[0])
     if channels != card.channels:
         hint = f"in_channels={card.channels}, or data.channels={channels}"
         raise expected(f"{where}, channels of the model", card.channels, channels, hint)

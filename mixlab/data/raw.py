@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from mixlab.data.card import DataCard, Event, Task
 from mixlab.data.images import Array, ImageStore
+from mixlab.data.masks import MOST_CLASSES, MaskStore, mask_store
 from mixlab.errors import Quoted, expected
 
 SPLITS = ("train", "val", "test")
-FACTS = ("name", "task", "classes", "splits", "flips", "source", "licence", "citation", "notes", "leaks")
+FACTS = (
+    "name", "task", "classes", "splits", "flips", "source", "licence", "citation", "notes", "leaks", "overlapping",
+    "background", "ignore_label",
+)  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -28,8 +32,9 @@ class RawData:
     task: Task
     classes: tuple[str, ...]
     images: ImageStore
-    targets: Array
-    """Integers ``(N,)`` for classification, 0/1 ``(N, K)`` for multilabel, label maps ``(N, *spatial)`` else."""
+    targets: Array | MaskStore
+    """Integers ``(N,)`` for classification, 0/1 ``(N, K)`` for multilabel; for segmentation label maps
+    ``(N, *spatial)``, or a :class:`~mixlab.data.masks.MaskStore` that decodes masks when they are read."""
     ids: list[str]
     """Names of the cases, the same on every machine: seeded splits are drawn from them."""
     given: Sequence[str] | None = None
@@ -47,10 +52,24 @@ class RawData:
     notes: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
     events: list[Event] = field(default_factory=list)
+    overlapping: bool = False
+    """Segmentation: masks are ``(K, *spatial)`` of 0 and 1, and structures may overlap."""
+    background: int | None = None
+    """Segmentation: the class that is no structure."""
+    ignore_label: int | None = None
+    """Segmentation: the value of pixels that count for nothing."""
+    spacing: Sequence[tuple[float, ...] | None] | None = None
+    """Millimetres from pixel to pixel of each stored image, in (D, H, W) order, where known."""
 
     @classmethod
     def from_card(
-        cls, card: DataCard, *, images: ImageStore, targets: Array, ids: list[str], given: Sequence[str] | None
+        cls,
+        card: DataCard,
+        *,
+        images: ImageStore,
+        targets: Array | MaskStore,
+        ids: list[str],
+        given: Sequence[str] | None,
     ) -> RawData:
         """The facts of a card that is known before the data, with the data."""
         facts = {name: getattr(card, name) for name in FACTS}
@@ -73,9 +92,24 @@ class RawData:
         lengths = {"images": len(self.images), "labels": len(self.targets), "ids": len(self.ids)}
         if len(set(lengths.values())) > 1:
             raise expected(where, "as many labels as images", lengths)
-        if len(self.classes) < (1 if self.task == "multilabel" else 2):
+        if len(self.classes) < (1 if self.task == "multilabel" or self.overlapping else 2):
             raise expected(where, "at least two classes", list(self.classes), "one sub-folder a class")
-        self._check_labels(where)
+        if self.task == "segmentation":
+            self._check_masks(where)
+        else:
+            self._check_labels(where)
+
+    def _check_masks(self, where: str) -> None:
+        """Masks have the size of their images; what they hold is looked at when they are decoded."""
+        if len(self.classes) > MOST_CLASSES:
+            raise expected(f"{where}, classes", f"at most {MOST_CLASSES}", len(self.classes))
+        masks = mask_store(self.targets)
+        sizes = [(image[1:], mask) for image, mask in zip(self.images.shapes, masks.shapes, strict=True)]
+        wrong = [i for i, (image, mask) in enumerate(sizes) if image != mask]
+        if wrong:
+            named = [f"{self.ids[i]}: image {times(sizes[i][0])}, mask {times(sizes[i][1])}" for i in wrong[:10]]
+            got = Quoted(f"{len(wrong)} of {len(sizes)} that differ ({'; '.join(named)})")
+            raise expected(f"{where}, masks", "masks of the size of their images", got)
 
     def _check_labels(self, where: str) -> None:
         top = 1 if self.task == "multilabel" else len(self.classes) - 1
@@ -97,3 +131,8 @@ class RawData:
         rarest_first = np.argsort(frequency, kind="stable")
         first = np.argmax(positive[:, rarest_first], axis=1)
         return np.where(positive.any(axis=1), rarest_first[first], positive.shape[1]).astype(np.int64)
+
+
+def times(size: Sequence[int]) -> str:
+    """``12 x 10`` from a size."""
+    return " x ".join(map(str, size))

@@ -44,6 +44,8 @@ class Header:
     """``(C, *spatial)``"""
     note: str = ""
     """What reading it will lose, if anything."""
+    spacing: tuple[float, ...] | None = None
+    """Millimetres from pixel to pixel, in (D, H, W) order; known of NIfTI files."""
 
 
 def kind_of(path: Path) -> str | None:
@@ -82,11 +84,12 @@ def read_header(path: Path) -> Header:
     """Shape of the image as :func:`read_image` will give it."""
     kind = kind_of(path)
     if kind == "nifti":
-        return Header((1, *_nifti_size(path)))
+        size, spacing = _nifti_grid(path)
+        return Header((1, *size), spacing=spacing)
     if kind == "dicom":
         return _dicom_header(path)
     with Image.open(path) as image:
-        _one_page(image)
+        one_page(image)
         width, height = image.size
         if image.getexif().get(0x0112, 1) in (5, 6, 7, 8):  # stored lying on its side
             width, height = height, width
@@ -101,7 +104,7 @@ def read_image(path: Path) -> Array:
     """
     kind = kind_of(path)
     if kind == "nifti":
-        return percentile_scaled(_read_nifti(path))
+        return percentile_scaled(read_nifti(path))
     if kind == "dicom":
         return percentile_scaled(_read_dicom(path))
     return _read_pillow(path)
@@ -120,7 +123,8 @@ def percentile_scaled(values: Array) -> Array:
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
 
 
-def _one_page(image: Image.Image) -> None:
+def one_page(image: Image.Image) -> None:
+    """Raise ValueError for a file of several images."""
     pages = getattr(image, "n_frames", 1)
     if pages > 1:
         raise ValueError(f"it has {pages} pages; save each as an image, or the stack as NIfTI")
@@ -138,7 +142,7 @@ def _loss(image: Image.Image) -> str:
 
 def _read_pillow(path: Path) -> Array:
     with Image.open(path) as opened:
-        _one_page(opened)
+        one_page(opened)
         image = ImageOps.exif_transpose(opened)
         if image.mode in ("I", "F"):
             return percentile_scaled(np.asarray(image))[None]
@@ -149,12 +153,14 @@ def _read_pillow(path: Path) -> Array:
         return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), -1, 0))
 
 
-def _nifti_size(path: Path) -> tuple[int, ...]:
+def _nifti_grid(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Size and spacing in (z, y, x) order."""
     medical()
     import nibabel
 
-    stored = nibabel.load(path)
-    return _flat_size(nibabel.as_closest_canonical(stored).shape)
+    stored = nibabel.as_closest_canonical(nibabel.load(path))
+    size = _flat_size(stored.shape)
+    return size, tuple(round(float(s), 6) for s in reversed(stored.header.get_zooms()[: len(size)]))
 
 
 def _flat_size(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -167,7 +173,8 @@ def _flat_size(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(n) for n in reversed(kept))
 
 
-def _read_nifti(path: Path) -> Array:
+def read_nifti(path: Path) -> Array:
+    """The stored values ``(1, *spatial)``, turned to RAS, in (z, y, x) order."""
     reader = medical().NibabelReader(as_closest_canonical=True)
     values = np.asarray(reader.get_data(reader.read(str(path)))[0])
     return values.T.reshape(1, *_flat_size(values.shape))

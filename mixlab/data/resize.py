@@ -42,7 +42,10 @@ def resize(image: Array, size: tuple[int, ...]) -> Array:
     if image.shape[1:] == size:
         return image
     x = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    return _as_type(_linear(x, size).numpy(), image.dtype)
+    values = _linear(x, size).numpy()
+    if image.dtype.kind == "f":  # rounding errors of the weights must not leave [0, 1]; what was outside stays outside
+        np.clip(values, min(0.0, float(image.min())), max(1.0, float(image.max())), out=values)
+    return _as_type(values, image.dtype)
 
 
 def _linear(x: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

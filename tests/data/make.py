@@ -105,3 +105,24 @@ def dicom(path: Path, pixels: Array, *, photometric: str = "MONOCHROME2", **fiel
     path.parent.mkdir(parents=True, exist_ok=True)
     pydicom.dcmwrite(path, data, enforce_file_format=True)
     return path
+
+
+def discs(seed: int, size: tuple[int, int], classes: int = 2) -> Array:
+    """A label map with a square of each class but 0."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(size, dtype=np.uint8)
+    for label in range(1, classes):
+        y, x = (int(rng.integers(0, n - 4)) for n in size)
+        mask[y : y + 4, x : x + 4] = label
+    return mask
+
+
+def pairs_folder(
+    root: Path, count: int = 8, *, size: tuple[int, int] = (20, 16), classes: int = 2, place: str = ""
+) -> Path:
+    """``root/images/NN.png`` and ``root/masks/NN.png`` with classes 0 to K-1; ``place`` is a split above the two."""
+    seed = len(list(root.rglob("*.png")))
+    for i in range(count):
+        save(root / place / "images" / f"{i:02d}.png", picture(seed + i, size))
+        save(root / place / "masks" / f"{i:02d}.png", discs(seed + i, size, classes))
+    return root

@@ -172,6 +172,14 @@ def test_resizing_of_volumes_is_separable_and_knows_no_axis() -> None:
     np.testing.assert_allclose(resize(volume, (5, 5, 5)), moved, atol=1e-6)
 
 
+def test_resized_floats_stay_in_range() -> None:
+    for size in ((32, 32), (37, 51), (7, 5)):
+        assert resize(np.ones((1, 35, 50), np.float32), size).max() <= 1
+    wrong = np.full((1, 9, 9), 255, np.float32)
+    assert resize(wrong, (5, 5)).max() > 200, "values that are no intensities are not hidden"
+    assert np.isnan(resize(np.full((1, 9, 9), np.nan, np.float32), (5, 5))).all()
+
+
 def test_masks_keep_their_labels() -> None:
     mask = picture(0, (20, 30), top=3)
     assert set(np.unique(resize_mask(mask, (11, 50)))) <= {0, 1, 2}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mixlab.data import DataConfig, image_files, open_data
 from mixlab.errors import UserError
-from tests.data.make import image_folder, picture, save
+from tests.data.make import image_folder, nifti, picture, save
 
 
 def test_they_are_read_as_in_training(tmp_path: Path) -> None:
@@ -22,6 +23,18 @@ def test_they_are_read_as_in_training(tmp_path: Path) -> None:
     assert all(torch.equal(loose[i][0], train[i][0]) for i in range(len(train)))
     other = image_files([save(tmp_path / "grey.tif", picture(1, (30, 40)))], data.card)
     assert other[0][0].shape == (1, 8, 8)
+
+
+def test_images_to_segment_keep_their_size(tmp_path: Path) -> None:
+    for i in range(6):
+        save(tmp_path / "images" / f"{i}.png", picture(i, (20 + i, 16)))
+        save(tmp_path / "masks" / f"{i}.png", picture(i, (20 + i, 16), top=2))
+    card = open_data(DataConfig(name=f"folder:{tmp_path}")).card
+    brain = nifti(tmp_path / "brain.nii.gz", picture(0, (18, 21)), np.diag([0.5, 2.0, 1.0, 1.0]))
+    loose = image_files([save(tmp_path / "odd.png", picture(1, (21, 18))), brain], card)
+    assert [loose[i][0].shape for i in range(2)] == [(1, 21, 18)] * 2
+    assert loose[0][1].shape == (21, 18)
+    assert loose.spacing == [None, (2.0, 0.5)]
 
 
 def test_faults_are_all_named(tmp_path: Path) -> None:

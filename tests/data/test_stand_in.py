@@ -88,8 +88,31 @@ def test_it_is_no_set_to_train_on() -> None:
         open_data(DataConfig(name="stand-in:"))
     with pytest.raises(UserError, match="'pathmnist'"):
         open_data(DataConfig(name="stand-in:medmnist:pathmnits"))
-    with pytest.raises(UserError, match="stand-in:mni152: expected a set for classification"):
-        open_data(DataConfig(name="stand-in:mni152"))
+    with pytest.raises(UserError, match="made from them"):
+        open_data(DataConfig(name="stand-in:decathlon:Task04"))
+
+
+def test_a_folder_of_objects_has_masks() -> None:
+    card = open_data(DataConfig(name="stand-in:folder:nuclei", instances=True, channels=3)).card
+    assert (card.task, card.channels, len(card.classes), card.background) == ("segmentation", 3, 2, 0)
+
+
+@pytest.mark.parametrize("name", ["mni152", "mni152-3d", "jsrt", "grazpedwri-bones", "tiger"])
+def test_segmentation_sets(name: str) -> None:
+    real = describe(name)
+    data = open_data(DataConfig(name=f"stand-in:{name}", image_size=32))
+    card = data.card
+    for field in ("task", "channels", "spatial_dims", "overlapping", "background", "ignore_label"):
+        assert getattr(card, field) == getattr(real, field), field
+    assert len(card.classes) == len(real.classes)
+    assert min(card.class_counts["train"]) > 0
+    assert card.sizes == {"train": 40, "val": 20, "test": 20}
+    image, mask, _ = data.splits["train"][0]
+    planes = (len(real.classes),) if real.overlapping else ()
+    assert mask.shape == (*planes, *image.shape[1:])
+    assert open_data(DataConfig(name=f"stand-in:{name}", image_size=32)).fingerprint == data.fingerprint
+    if real.image_size is None:
+        assert describe(f"stand-in:{name}").image_size == (32, 32)
 
 
 def test_what_needs_no_files_is_at_hand() -> None:

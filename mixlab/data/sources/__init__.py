@@ -17,7 +17,10 @@ Describe = Callable[[str], DataCard]
 AtHand = Callable[[DataConfig, str], bool]
 F = TypeVar("F", bound=OpenSource)
 
-BUILT_IN = ("digits", "mni152", "medmnist", "folder", "csv", "npz", "imagewoof", "grazpedwri", "stand_in")
+BUILT_IN = (
+    "digits", "mni152", "medmnist", "folder", "csv", "npz", "imagewoof", "grazpedwri",
+    "grazpedwri_bones", "jsrt", "decathlon", "tiger", "stand_in",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""``folder:PATH``: a folder of your own with a sub-folder for each class.
+"""``folder:PATH``: a folder of your own with a sub-folder for each class, or with image and mask pairs.
 
+Pairs are in ``images`` and ``masks``: :mod:`mixlab.data.sources.pairs`. What follows is for classification:
 Either ``PATH/CLASS/...`` (splits are drawn) or ``PATH/train/CLASS/...`` with ``val`` (``valid``, ``validation``) and
 ``test`` (``testing``) next to it. Which splits are drawn from which is in :mod:`mixlab.data.membership`. Case names are
 paths relative to the folder, so the splits do not change when the folder is moved.
@@ -20,6 +21,7 @@ from mixlab.data.files import FileImages
 from mixlab.data.raw import RawData
 from mixlab.data.readers import SUFFIXES, kind_of
 from mixlab.data.sources import register_dataset
+from mixlab.data.sources.pairs import IMAGES, MASKS, has_pairs, open_pairs
 from mixlab.errors import Quoted, expected
 
 SPLIT_NAMES = {
@@ -60,7 +62,16 @@ def open_folder(config: DataConfig, argument: str) -> RawData:
     root = resolve(config, argument, "folder:PATH")
     if not root.is_dir():
         raise expected(f"data folder:{argument}", "an existing folder", str(root), "the path of a folder of images")
-    return folder_data(root, f"folder:{root.resolve().name}", read_folder(root))
+    name = f"folder:{root.resolve().name}"
+    if has_pairs(root):
+        paired = [p.name for p in _folders(root) if (p / IMAGES).is_dir() or (p / MASKS).is_dir()]
+        splits = {name: SPLIT_NAMES.get(name.lower()) for name in paired}
+        if paired:
+            _check_splits(root, paired, list(splits.values()))
+        return open_pairs(config, root, name, splits)
+    if config.instances:
+        raise expected("data.instances", f"a folder with {IMAGES} and {MASKS}", str(root), "leaving it out")
+    return folder_data(root, name, read_folder(root))
 
 
 def resolve(config: DataConfig, argument: str, pattern: str) -> Path:

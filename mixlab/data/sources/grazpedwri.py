@@ -73,7 +73,7 @@ def _is_multilabel(argument: str) -> bool:
 def table_at_hand(config: DataConfig, argument: str) -> bool:
     """Whether the authors' table is there; images that it names and that are not are a broken set."""
     _is_multilabel(argument)
-    return (_root(config) / TABLE).exists()
+    return (root_of(config) / TABLE).exists()
 
 
 @register_dataset(
@@ -90,9 +90,9 @@ def open_grazpedwri(config: DataConfig, argument: str) -> RawData:
         UserError: the table or images are not there, a column is missing, or a label is neither empty, 0 nor 1.
     """
     card = describe(argument)
-    root = _root(config)
+    root = root_of(config)
     rows = read_table(root / TABLE)
-    paths = _find(root, [row["filestem"] for row in rows])
+    paths = find_images(root, [row["filestem"] for row in rows])
     visible = _visible(rows)
     events = _said(rows, visible)
     if card.task == "multilabel":
@@ -112,7 +112,8 @@ def open_grazpedwri(config: DataConfig, argument: str) -> RawData:
     return raw
 
 
-def _root(config: DataConfig) -> Path:
+def root_of(config: DataConfig) -> Path:
+    """The folder that holds the authors' files."""
     return (Path(config.root) if config.root is not None else Path.home() / ".mixlab" / "grazpedwri-dx").expanduser()
 
 
@@ -145,7 +146,7 @@ def read_table(table: Path) -> list[dict[str, str]]:
     return rows
 
 
-def _find(root: Path, stems: list[str]) -> list[Path]:
+def find_images(root: Path, stems: list[str], where: str = "data grazpedwri-fracture") -> list[Path]:
     """The image of each case.
 
     Raises:
@@ -160,7 +161,7 @@ def _find(root: Path, stems: list[str]) -> list[Path]:
         names = ", ".join(f"{stem}.png" for stem in absent[:5]) + (", ..." if len(absent) > 5 else "")
         got = Quoted(f"{len(absent)} of {len(stems)} missing ({names})")
         places = f"{root} or in {', '.join(FOLDERS[1:])} below it"
-        raise expected("data grazpedwri-fracture", f"the table's images in {places}", got, HOW)
+        raise expected(where, f"the images in {places}", got, HOW)
     return [there[stem] for stem in stems]
 
 

@@ -51,7 +51,8 @@ def describe_3d(_argument: str = "") -> DataCard:
 def _card(name: str, size: tuple[int, ...], flips: tuple[int, ...]) -> DataCard:
     return DataCard(
         name=name, task="segmentation", classes=CLASSES, channels=1, spatial_dims=len(size), image_size=size,
-        flips=flips, splits=_how(), source=SOURCE, licence=LICENCE, citation=CITATION, notes=NOTES, leaks=LEAKS,
+        flips=flips, background=0, spacing=(1.0,) * len(size), splits=_how(), source=SOURCE, licence=LICENCE,
+        citation=CITATION, notes=NOTES, leaks=LEAKS,
     )  # fmt: skip
 
 
@@ -108,4 +109,5 @@ def corners() -> Iterator[tuple[str, tuple[int, int, int]]]:
 def _raw(card: DataCard, images: Array, masks: Array, splits: list[str], ids: list[str]) -> RawData:
     raw = RawData.from_card(card, images=ArrayImages([images]), targets=masks, ids=ids, given=splits)
     raw.fixed_splits = True
+    raw.spacing = [card.spacing] * len(ids)
     return raw
