@@ -17,7 +17,7 @@ release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 # The generated ones are parts of other pages.
-exclude_patterns = ["_build", "generated/models.md", "generated/dense.md", "generated/decoders.md"]
+exclude_patterns = ["_build", "generated/models.md", "generated/dense.md", "generated/decoders.md", "results/tables"]
 html_theme = "furo"
 html_title = "mixlab"
 autodoc_member_order = "bysource"
