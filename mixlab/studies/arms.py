@@ -74,11 +74,11 @@ def _mixer_arms(study: StudyConfig) -> Iterator[Arm]:
                     stages=stages,
                 )
                 label = run_label(model, named) + (f"-{stages}" if len(study.stages) > 1 else "")
-                for name, variant in study.variants.items() or [("", {})]:
-                    if not _is_for(variant, {p.name for p in parts}):
-                        continue
-                    suffix = f"-{name}" if len(study.variants) > 1 else ""
-                    yield Arm(mixer, _changed(model, variant, sized, name), label + suffix, name)
+                own = [n for n, v in study.variants.items() if _is_for(v, {p.name for p in parts})]
+                for name in own or ([] if study.variants else [""]):
+                    suffix = f"-{name}" if len(own) > 1 else ""
+                    changed = _changed(model, study.variants.get(name, {}), sized, name)
+                    yield Arm(mixer, changed, label + suffix, name)
 
 
 def _baseline_arms(study: StudyConfig) -> Iterator[Arm]:

@@ -36,7 +36,8 @@ class StudyConfig:
     """Stage patterns such as TTTT and PPTT (T: the mixer, P: pooling); empty for the model's own."""
     variants: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Named changes of the model, each an arm of every mixer: fields of `model`, options of the mixer under `mixer`;
-    `only` and `without` list the mixers that it is for, or not for."""
+    `only` and `without` list the mixers that it is for, or not for. Its name is part of the label where the mixer has
+    several."""
     only: list[str] = field(default_factory=list)
     """Patterns of labels (`local_attention-*`): train these arms only, now or on this machine; empty for all."""
     seeds: int | list[int] = 3

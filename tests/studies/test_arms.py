@@ -43,6 +43,12 @@ def test_variants_change_the_model_or_the_mixer() -> None:
     assert (found["pooling-deep"].model.name, found["pooling-deep"].model.stages) == ("metaformer_s12", "PPTT")
 
 
+def test_a_mixers_only_variant_is_no_part_of_its_label() -> None:
+    variants: dict[str, Any] = {"half": {"stages": "PPTT", "without": ["pooling"]}, "all": {"only": ["pooling"]}}
+    found = runs(mixers=["pooling", "conv"], variants=variants)
+    assert {label: run.variant for label, run in found.items()} == {"pooling": "all", "conv": "half"}
+
+
 def test_one_variant_is_no_part_of_the_label_and_a_name_changes_no_hash() -> None:
     alone = runs(mixers=["pooling"], variants={"bare": {}})["pooling"]
     assert alone.variant == "bare"
