@@ -95,7 +95,8 @@ class Published:
         used = {*self.columns, *self.where, *self.scores}
         told = []
         for column, text in row.values.items():
-            if column in used or text in ("", "False"):
+            everywhere = len(self.rows) > 1 and len({r.values[column] for r in self.rows}) == 1
+            if column in used or text in ("", "False") or everywhere:
                 continue
             plain = column in ("note", "remark")
             told.append(text if plain else column if text == "True" else f"{column}: {text}")

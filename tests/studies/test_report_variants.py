@@ -13,13 +13,13 @@ from mixlab.studies.report.variants import Variants, variants, without_variant
 from .fake_study import FakeStudy, write_study
 
 LABELS = {
-    "pooling-scratch-digits": "scratch",
-    "pooling-warm-digits": "warm",
-    "conv-k3-scratch-digits": "scratch",
-    "conv-k3-warm-digits": "warm",
-    "conv-k3-warm-up-digits": "warm-up",
+    "pooling-scratch": "scratch",
+    "pooling-warm": "warm",
+    "conv-k3-scratch": "scratch",
+    "conv-k3-warm": "warm",
+    "conv-k3-warm-up": "warm-up",
 }
-SKILL = {"pooling-warm-digits": 2.5, "conv-k3-warm-up-digits": 0.02}
+SKILL = {"pooling-warm": 2.5, "conv-k3-warm-up": 0.02}
 
 
 def fake(folder: Path, **changes: object) -> Path:
@@ -46,7 +46,7 @@ def test_gains_are_the_rankings_pairs(tmp_path: Path) -> None:
     assert warm is not None
     assert scratch.gain.text == ""
     (part,) = by_data(read_study(folder))
-    pair = StudySummary(part).ranking.pair("pooling-warm-digits", "pooling-scratch-digits")
+    pair = StudySummary(part).ranking.pair("pooling-warm", "pooling-scratch")
     assert warm.gain.sort == pytest.approx(abs(pair.difference))
     assert warm.sure
     assert warm.gain.text == f"+{abs(pair.difference):.3f}"
@@ -76,13 +76,13 @@ def test_a_study_without_variants_has_no_section(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_arm_has_no_number(tmp_path: Path) -> None:
-    failed = {("pooling-warm-digits", seed): "failed" for seed in (0, 1)}
+    failed = {("pooling-warm", seed): "failed" for seed in (0, 1)}
     warm = dict(found_in(fake(tmp_path / "study", states=failed)).rows)["pooling"][1]
     assert warm is not None
     assert (warm.score.sort, warm.gain.text) == (None, "")
 
 
 def test_labels_without_their_variant() -> None:
-    assert without_variant("conv-k3-warm-digits", "warm") == "conv-k3-digits"
-    assert without_variant("conv-warm-up-digits", "warm-up") == "conv-digits"
+    assert without_variant("conv-k3-warm", "warm") == "conv-k3"
+    assert without_variant("conv-warm-up", "warm-up") == "conv"
     assert without_variant("warmth-warm", "warm") == "warmth"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mixlab.errors import expected
 from mixlab.studies.case_metrics import Predictions
+from mixlab.studies.facts import slug
 from mixlab.studies.run_folder import RunFolder
 
 Json = dict[str, Any]
@@ -165,12 +166,19 @@ class StudyRecord:
 
 
 def by_data(study: StudyRecord) -> list[StudyRecord]:
-    """The study as one part a data set; the study itself where it has one only."""
+    """The study as one part a data set, whose labels do without the data set's name; the study itself where it has one
+    data set only."""
     names = dict.fromkeys(run.data for run in study.runs)
     if len(names) < 2:
         return [study]
-    apart = {name: [run for run in study.runs if run.data == name] for name in names}
-    return [replace(study, runs=runs, unused=[], missing=[], problems=[]) for runs in apart.values()]
+    labels = _as_list(study.config.get("labels"))
+    parts = []
+    for name in names:
+        end = f"-{slug(name)}"
+        runs = [replace(run, label=run.label.removesuffix(end)) for run in study.runs if run.data == name]
+        config = {**study.config, "labels": [str(label).removesuffix(end) for label in labels]}
+        parts.append(replace(study, config=config, runs=runs, unused=[], missing=[], problems=[]))
+    return parts
 
 
 def number(value: object) -> float | None:

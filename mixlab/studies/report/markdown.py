@@ -8,7 +8,7 @@ from mixlab.studies.report.published import Beside
 from mixlab.studies.report.stand_ins import find_stand_ins
 from mixlab.studies.report.style import quantity, score
 from mixlab.studies.report.summary import Average, StudySummary
-from mixlab.studies.report.variants import Gain, Variants, short, variants
+from mixlab.studies.report.variants import Gain, Variants, variants
 
 
 def tables(summaries: Sequence[StudySummary], besides: Sequence[Beside | None]) -> str:
@@ -31,7 +31,7 @@ def _part(summary: StudySummary, beside: Beside | None) -> str:
     if found := variants(summary):
         lines += ["", *_variants(summary, found)]
     if beside is not None and beside.rows:
-        lines += ["", *_published(summary, beside)]
+        lines += ["", *_published(beside)]
     return "\n".join(lines) + "\n"
 
 
@@ -41,9 +41,7 @@ def _ranked(summary: StudySummary) -> list[str]:
     for label in summary.labels:
         cells = [_mean(label.test(summary.metric)), label.rank.group if label.rank else ""]
         cells += [_mean(label.test("balanced_accuracy")), _mean(label.test("auroc"))]
-        rows.append(
-            [short(label.label, summary), *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))]
-        )
+        rows.append([label.label, *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))])
     return _table(["mixer", *head], rows)
 
 
@@ -64,11 +62,11 @@ def _gain(cell: Gain | None) -> str:
     return f"{cell.score.text} ({f'**{cell.gain.text}**' if cell.sure else cell.gain.text})"
 
 
-def _published(summary: StudySummary, beside: Beside) -> list[str]:
+def _published(beside: Beside) -> list[str]:
     head = [f"{name} {who}" for name in beside.heads for who in ("ours", "published")]
     rows = [
         [
-            short(row.label.label, summary),
+            row.label.label,
             *(cell.text for triple in row.scores for cell in (triple.ours, triple.published)),
         ]
         for row in beside.rows

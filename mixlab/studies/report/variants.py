@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from mixlab.studies.facts import slug
 from mixlab.studies.ranking import Pair
 from mixlab.studies.report.style import NOTHING, score
 from mixlab.studies.report.summary import LabelSummary, StudySummary
@@ -48,8 +47,7 @@ def variants(summary: StudySummary) -> Variants | None:
     there = dict.fromkeys(name for arms in found.values() for name in arms)
     names = sorted(there, key=lambda name: _place(name, list(config.get("variants") or [])))
     rows = [
-        (short(base, summary), [_gain(summary, arms.get(name), arms.get(names[0])) for name in names])
-        for base, arms in found.items()
+        (base, [_gain(summary, arms.get(name), arms.get(names[0])) for name in names]) for base, arms in found.items()
     ]
     return Variants(names, rows)
 
@@ -63,11 +61,6 @@ def _place(name: str, order: object) -> int:
 def without_variant(label: str, variant: str) -> str:
     """``conv-k3-warm-digits`` of the variant ``warm`` is ``conv-k3-digits``."""
     return re.sub(rf"-{re.escape(variant)}(?=-|$)", "", label, count=1)
-
-
-def short(label: str, summary: StudySummary) -> str:
-    """A label without the data set's name, under the data set's own heading."""
-    return label.removesuffix(f"-{slug(summary.study.runs[0].data)}")
 
 
 def _gain(summary: StudySummary, label: LabelSummary | None, reference: LabelSummary | None) -> Gain | None:
