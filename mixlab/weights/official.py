@@ -7,6 +7,7 @@ convolutions) the architecture's rule gives the official one.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from mixlab.architectures import ARCHITECTURES, OfficialNames, official_names
 from mixlab.errors import Quoted, expected
-from mixlab.metaformer import MetaFormer
+from mixlab.metaformer import MetaFormer, MetaFormerConfig
 from mixlab.weights.report import LoadReport
 
 TOLERANCE = 1e-5  # of constants that a file stores and that follow from the configuration
@@ -42,8 +43,17 @@ def official_keys(model: MetaFormer) -> dict[str, str]:
 
     A part that the architecture does not have (a mixer put in by the user) keeps its own name below the block's.
     """
-    table = names_of(model).table(model.config)
+    table = names_of(model).table(_with_published_positions(model.config))
     return {key: _translate(key, table) for key in model.state_dict()}
+
+
+def _with_published_positions(config: MetaFormerConfig) -> MetaFormerConfig:
+    """The configuration with the positions of the published one, which in some repositories shift the numbers of what
+    follows them."""
+    assert config.architecture is not None
+    published = ARCHITECTURES[config.architecture]().stages
+    stages = zip(config.stages, published, strict=True)
+    return dataclasses.replace(config, stages=tuple(dataclasses.replace(s, position=p.position) for s, p in stages))
 
 
 def _translate(key: str, table: Mapping[str, str]) -> str:

@@ -194,6 +194,21 @@ def test_global_tokens_and_feature_maps_go_with_a_start(files: dict[str, Path]) 
     assert len(maps(images(64, 64))) == 4
 
 
+def test_a_position_that_was_not_published_is_new(files: dict[str, Path]) -> None:
+    """In the repository's names a position shifts the numbers of all that follows it."""
+    options: dict[str, Any] = {"token_mixer": "attention", "stages": "PPTT", "image_size": 64, "num_classes": 4}
+    model = create_model(NAME, pretrained=files[NAME], position="learned", **options)
+    plain = create_model(NAME, pretrained=files[NAME], **options)
+    added = {f"stages.{s}.position.embedding" for s in (2, 3)}
+    assert model.new_parameters == plain.new_parameters | added
+    assert "another position" in report_of(model)
+    key = "stages.3.blocks.1.channel_mixer.fc1.weight"
+    assert torch.equal(model.state_dict()[key], plain.state_dict()[key])
+    # The published hybrid's own position is that of its file.
+    hybrid = create_model(PPAA, pretrained=files[PPAA], image_size=64)
+    assert hybrid.new_parameters == set()
+
+
 def test_weights_of_a_training_of_ones_own(tmp_path: Path) -> None:
     """Attention that was trained in a frame whose published mixer is another starts local attention."""
     torch.manual_seed(5)
