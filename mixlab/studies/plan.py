@@ -198,7 +198,7 @@ def _check_models(runs: Sequence[PlannedRun], opened: dict[str, Any]) -> None:
         if key not in parameters:
             parameters[key] = _try_model(run, card, size, faults.append)
         # last.ckpt holds weights and two moments, best.ckpt the weights; one of them exists twice while it is replaced.
-        need += 7 * 4 * parameters[key]
+        need += (4 if run.config.stand_ins else 7 * 4) * parameters[key]  # stand-ins keep the best weights alone
     if faults:
         raise UserError("\n".join(dict.fromkeys(faults)))
     if runs:

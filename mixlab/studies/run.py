@@ -17,7 +17,7 @@ from mixlab.studies.plan import FROZEN, PlannedRun, build_model, image_size, imp
 from mixlab.studies.run_config import kernel_of, mixer_parts, part_kernel
 from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
-from mixlab.training.checkpoint import load_best, read_resume
+from mixlab.training.checkpoint import LAST, load_best, read_resume
 from mixlab.training.determinism import INITIAL_WEIGHTS, reseed
 from mixlab.training.fit import FitResult, Listener, fit, ignore, predict
 from mixlab.training.guard import Diverged
@@ -187,6 +187,8 @@ def _finish(run: PlannedRun, machine: Machine, prepared: Prepared, result: FitRe
     }
     folder.write_json("summary.json", summary)
     folder.set_status("finished", epoch=result.epochs, best=result.best.to_plain())
+    if run.config.stand_ins:  # a published table has a hundred cells, and nobody goes on from a trial of one
+        (folder.checkpoints / LAST).unlink(missing_ok=True)
 
 
 def evaluate_split(run: PlannedRun, machine: Machine, prepared: Prepared, split: str) -> dict[str, Any]:

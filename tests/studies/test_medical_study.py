@@ -122,6 +122,7 @@ def test_a_sample_of_smoke(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     for folder in folders:
         said = folder.config()["stand_ins"]
         assert len(said) == (2 if folder.config()["model"]["pretrained"] else 1)
+        assert [file.name for file in folder.checkpoints.iterdir()] == ["best.ckpt"]
     assert "stand-in: " in printed
     page = build_report(tmp_path / "out").read_text()
     assert "the scores of this report mean nothing" in page
