@@ -115,6 +115,7 @@ class StudyConfig:
 
     def runs(self) -> list[RunConfig]:
         """The runs of the grid, seeds outermost: an interrupted study has whole rounds of all labels."""
+        every = list(arms(self))
         cells = [
             RunConfig(
                 model=arm.model,
@@ -129,7 +130,7 @@ class StudyConfig:
             )
             for seed in self.seed_list
             for data in self._folded()
-            for arm in arms(self)
+            for arm in every
         ]
         if not cells:
             raise expected("study", "a grid with at least one run", Quoted("an empty one"), "other mixers or data")
