@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mixlab.errors import Quoted, UserError, expected
-from mixlab.studies.published import Published, load
+from mixlab.studies.published import load
 from mixlab.studies.report import details
 from mixlab.studies.report.class_figures import class_figures
 from mixlab.studies.report.collect import RunRecord, StudyRecord, by_data, read_study
 from mixlab.studies.report.examples import collect_examples
 from mixlab.studies.report.figures import score_figures, styles_of
 from mixlab.studies.report.markdown import tables
-from mixlab.studies.report.published import beside, published_columns
+from mixlab.studies.report.published import Beside, beside, published_columns
 from mixlab.studies.report.stand_ins import find_stand_ins, stand_in_columns, stand_ins_of
 from mixlab.studies.report.style import probability, quantity, score
 from mixlab.studies.report.summary import StudySummary, count
@@ -46,12 +46,12 @@ def build_report(study_dir: Path | str) -> Path:
     except UserError as error:
         published = None
         study.problems.append(str(error))
-    page = render(study, parts, published)
+    besides = [None if published is None else beside(part, published) for part in parts]
+    page = render(study, parts, besides)
     try:
         more = {} if published is None else published_columns(published, study.runs)
         write_results(study, {**more, **stand_in_columns(study.runs)})
         write_ranking(study.folder, parts)
-        besides = [None if published is None else beside(part, published) for part in parts]
         write_text(study.folder / "tables.md", tables(parts, besides))
         write_text(study.folder / "report.html", page)
     except OSError as error:
@@ -62,14 +62,14 @@ def build_report(study_dir: Path | str) -> Path:
     return study.folder / "report.html"
 
 
-def render(study: StudyRecord, summaries: Sequence[StudySummary], published: Published | None = None) -> str:
+def render(study: StudyRecord, summaries: Sequence[StudySummary], besides: Sequence[Beside | None]) -> str:
     """The report of a study as HTML, with a summary for each of its data sets, beside published numbers if given."""
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
     environment = _environment()
     keys = [f"d{i}-" if len(summaries) > 1 else "" for i in range(len(summaries))]
-    parts = [_part(summary, key, published) for summary, key in zip(summaries, keys, strict=True)]
+    parts = [_part(*each) for each in zip(summaries, keys, besides, strict=True)]
     template = environment.get_template("results.html.j2")
     for part in parts:
         part["html"] = Markup(template.render(part))
@@ -92,7 +92,7 @@ def _environment() -> Any:
     return environment
 
 
-def _part(summary: StudySummary, key: str, published: Published | None) -> dict[str, Any]:
+def _part(summary: StudySummary, key: str, published: Beside | None) -> dict[str, Any]:
     """What the page shows of one data set; ``key`` goes before its ids."""
     study = summary.study
     splits, counts = details.class_counts(study)
@@ -105,7 +105,7 @@ def _part(summary: StudySummary, key: str, published: Published | None) -> dict[
         "styles": styles_of(summary),
         "columns": columns(summary),
         "rows": ranked_rows(summary, key),
-        "beside": None if published is None else beside(summary, published),
+        "beside": published,
         "variants": variants(summary),
         "stand_ins": find_stand_ins(study.runs),
         "figures": {figure["id"]: figure | {"id": key + figure["id"]} for figure in figures},
