@@ -15,7 +15,7 @@ INLINE void fetch(const T* p, int64_t n, bool write) {
 }
 
 // The lines of a run that will be written. A store to memory reads its line first, and waits for it at last: asked for
-// two channels ahead, the writes of large maps take three quarters of the time.
+// two channels ahead, it is there by then.
 constexpr int64_t kWritesAhead = 2;
 template <class T>
 INLINE void fetch_run(const T* p, int64_t n) {
