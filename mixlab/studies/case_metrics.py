@@ -2,7 +2,8 @@
 
 Every function takes ``weights`` of shape ``(B, N)``: row ``b`` says how often each of the ``N`` cases occurs in
 resample ``b`` (all ones: the metric itself). The definitions are torchmetrics': macro F1 and balanced accuracy leave
-out a class that occurs neither in the truth nor (for F1) in the predictions. Nothing here needs torch.
+out a class that occurs neither in the truth nor (for F1) in the predictions; Dice follows the rule of
+:mod:`mixlab.training.mask_scores`. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mixlab.training.mask_scores import MaskScores
 
 Floats = NDArray[np.float64]
 
@@ -102,8 +105,10 @@ _FROM_COUNTS: dict[str, Callable[[_Counts], Floats]] = {
     "balanced_accuracy": _balanced_accuracy,
 }
 
+#: The metrics of masks.
+MASK_METRICS: tuple[str, ...] = ("dice", "dice_unmasked")
 #: The metrics that :func:`case_metric` knows.
-METRICS: tuple[str, ...] = (*_FROM_COUNTS, "auroc")
+METRICS: tuple[str, ...] = (*_FROM_COUNTS, "auroc", *MASK_METRICS)
 
 
 def _auroc_one(score: Floats, truth: Floats, weights: Floats) -> Floats:
@@ -125,17 +130,27 @@ def _auroc(predictions: Predictions, truth: Floats, weights: Floats) -> Floats:
     return _mean_over(areas, ~np.isnan(areas))
 
 
-def case_metric(predictions: Predictions, weights: Floats, metric: str = "macro_f1") -> Floats:
+def _mean_dice(scores: MaskScores, weights: Floats, metric: str) -> Floats:
+    """Mean over structures of the weighted mean over the cases in which Dice is defined."""
+    dice = scores.dice(masked=metric == "dice")  # (N, K)
+    defined = (~np.isnan(dice)).astype(np.float64)
+    times = weights @ defined
+    return _mean_over(_ratio(weights @ np.nan_to_num(dice), times), times > 0)
+
+
+def case_metric(predictions: Predictions | MaskScores, weights: Floats, metric: str = "macro_f1") -> Floats:
     """The metric of one run in every resample.
 
     Args:
         predictions: What the run predicted, ``N`` cases.
         weights: How often each case counts, ``(B, N)``.
-        metric: One of :data:`METRICS`.
+        metric: One of :data:`METRICS`; those of masks for masks.
 
     Returns:
         ``(B,)``; nan where the metric is not defined.
     """
+    if isinstance(predictions, MaskScores):
+        return _mean_dice(predictions, weights, metric)
     truth, decided = predictions.truth(), predictions.decided()
     rows = max(1, _SLICE // max(1, len(truth)))
     parts = []
@@ -150,6 +165,6 @@ def case_metric(predictions: Predictions, weights: Floats, metric: str = "macro_
     return np.concatenate(parts)
 
 
-def point_value(predictions: Predictions, metric: str = "macro_f1") -> float:
+def point_value(predictions: Predictions | MaskScores, metric: str = "macro_f1") -> float:
     """The metric itself, every case counted once."""
     return float(case_metric(predictions, np.ones((1, len(predictions.ids))), metric)[0])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mixlab.studies.case_metrics import Predictions
+from mixlab.training.mask_scores import MaskScores
 
 NOT_DISTINGUISHABLE = "not distinguishable"
 
@@ -28,7 +29,7 @@ class Run(Protocol):
     def fold(self) -> int | None:
         """The fold of a cross-validation."""
 
-    def predictions(self, split: str) -> Predictions | None:
+    def predictions(self, split: str) -> Predictions | MaskScores | None:
         """The predictions on ``split``, None where the run has none."""
 
 
@@ -38,10 +39,10 @@ class Outcome:
 
     label: str
     seed: int
-    splits: dict[str, Predictions]
+    splits: dict[str, Predictions | MaskScores]
     fold: int | None = None
 
-    def predictions(self, split: str) -> Predictions | None:
+    def predictions(self, split: str) -> Predictions | MaskScores | None:
         """The predictions on ``split``."""
         return self.splits.get(split)
 

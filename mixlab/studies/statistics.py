@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,12 @@ from mixlab.errors import expected, unknown
 from mixlab.studies.case_metrics import METRICS, Predictions, case_metric, point_value
 from mixlab.studies.comparisons import case_weights, critical_value, letter_groups, mean_variance, p_value
 from mixlab.studies.ranking import NOT_DISTINGUISHABLE, Outcome, Pair, Ranking, RankRow, Run, Selection
+from mixlab.training.mask_scores import MaskScores
 
 __all__ = ["NOT_DISTINGUISHABLE", "Outcome", "Pair", "RankRow", "Ranking", "Run", "Selection", "rank", "select"]
 
 Floats = NDArray[np.float64]
+AnyPredictions = Predictions | MaskScores
 #: Seed and fold of a run; fold is -1 where there are none.
 Cell = tuple[int, int]
 
@@ -65,8 +68,8 @@ class _Table:
         return 1.0 / cells + self.overlap
 
 
-def _usable(runs: Iterable[Run], split: str, notes: list[str]) -> dict[tuple[str, Cell], Predictions]:
-    found: dict[tuple[str, Cell], Predictions] = {}
+def _usable(runs: Iterable[Run], split: str, notes: list[str]) -> dict[tuple[str, Cell], AnyPredictions]:
+    found: dict[tuple[str, Cell], AnyPredictions] = {}
     truth: dict[str, bytes] = {}
     for run in sorted(runs, key=lambda r: (r.label, r.seed, r.fold or 0)):
         name = f"{run.label}, seed {run.seed}" + ("" if run.fold is None else f", fold {run.fold}")
@@ -76,7 +79,7 @@ def _usable(runs: Iterable[Run], split: str, notes: list[str]) -> dict[tuple[str
             continue
         known = {str(i): t.tobytes() for i, t in zip(predictions.ids, predictions.targets, strict=True)}
         if any(truth.get(case, target) != target for case, target in known.items()):
-            notes.append(f"{name}: its true classes differ from another run's, left out of the ranking")
+            notes.append(f"{name}: its truth differs from another run's, left out of the ranking")
             continue
         truth.update(known)
         key = (run.label, (run.seed, -1 if run.fold is None else run.fold))
@@ -87,16 +90,10 @@ def _usable(runs: Iterable[Run], split: str, notes: list[str]) -> dict[tuple[str
 
 
 def _tabulate(
-    found: dict[tuple[str, Cell], Predictions], metric: str, resamples: int, random_state: int, notes: list[str]
+    found: dict[tuple[str, Cell], AnyPredictions], metric: str, resamples: int, random_state: int, notes: list[str]
 ) -> tuple[_Table, int]:
     ids = np.unique(np.concatenate([p.ids for p in found.values()]))
-    strata = None
-    first = next(iter(found.values()))
-    if not first.multilabel:
-        strata = np.zeros(len(ids), dtype=np.int64)
-        for p in found.values():
-            strata[np.searchsorted(ids, p.ids)] = p.targets
-    weights = case_weights(strata, len(ids), resamples, random_state)
+    weights = _weights(list(found.values()), ids, resamples, random_state)
     boot = np.stack([case_metric(p, weights[:, np.searchsorted(ids, p.ids)], metric) for p in found.values()])
     boot = boot[:, ~np.isnan(boot).any(axis=0)]
     covariance = np.atleast_2d(np.cov(boot)) if boot.shape[1] > 1 else np.zeros((len(found), len(found)))
@@ -113,7 +110,28 @@ def _tabulate(
     return _Table(labels, cells, values, index, covariance, overlap, notes), len(ids)
 
 
-def _cases_of_fold(found: dict[tuple[str, Cell], Predictions], fold: int) -> NDArray[np.str_]:
+def _weights(found: Sequence[AnyPredictions], ids: NDArray[np.str_], resamples: int, random_state: int) -> Floats:
+    """How often each case occurs in each resample: within its class, or with all cases of its group."""
+    first = found[0]
+    if isinstance(first, MaskScores):
+        if first.groups is None:
+            return case_weights(None, len(ids), resamples, random_state)
+        groups = _per_case(ids, [(p.ids, p.groups) for p in found if isinstance(p, MaskScores)])
+        names, member = np.unique(groups, return_inverse=True)
+        return case_weights(None, len(names), resamples, random_state)[:, member]
+    strata = None if first.multilabel else _per_case(ids, [(p.ids, p.targets) for p in found])
+    return case_weights(strata, len(ids), resamples, random_state)
+
+
+def _per_case(ids: NDArray[np.str_], parts: Iterable[tuple[NDArray[np.str_], Any]]) -> NDArray[Any]:
+    """What some runs say of their cases, in the order of all ``ids``."""
+    gathered: dict[str, Any] = {}
+    for own, values in parts:
+        gathered |= zip(own.tolist(), values, strict=True)
+    return np.array([gathered[case] for case in ids.tolist()])
+
+
+def _cases_of_fold(found: dict[tuple[str, Cell], AnyPredictions], fold: int) -> NDArray[np.str_]:
     return next(p.ids for (_, cell), p in found.items() if cell[1] == fold)
 
 
@@ -222,7 +240,8 @@ def rank(
 
     Args:
         runs: Any runs; those without predictions on ``split`` are left out with a note.
-        metric: One of ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``auroc``.
+        metric: One of ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``auroc``; for masks ``dice`` or
+            ``dice_unmasked``. Masks of one group (a patient) are drawn together.
         split: ``test`` or ``val``. Nothing is ever chosen by a ranking on test: see :func:`select`.
         alpha: The probability of any false winner in the whole study, all pairs together.
         resamples: Bootstrap resamples of the test cases.

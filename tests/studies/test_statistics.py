@@ -187,6 +187,7 @@ def test_disjoint_folds_widen_the_training_variance() -> None:
         folds = []
         for run in whole:
             p = run.splits["test"]
+            assert isinstance(p, Predictions)
             ids = np.array([f"{i}-{run.seed}" for i in p.ids]) if disjoint else p.ids
             folds.append(Outcome(run.label, 0, {"test": Predictions(ids, p.targets, p.probabilities)}, fold=run.seed))
         return folds
@@ -201,11 +202,12 @@ def test_disjoint_folds_widen_the_training_variance() -> None:
 def test_runs_that_cannot_be_compared_are_left_out_with_a_note() -> None:
     runs = draw_study(np.random.default_rng(18), labels=2)
     p = runs[-1].splits["test"]
+    assert isinstance(p, Predictions)
     other = Outcome("m9", 0, {"test": Predictions(p.ids, (p.targets.astype(int) + 1) % CLASSES, p.probabilities)})
     ranking = rank([*runs, other, Outcome("m8", 0, {})])
     assert sorted(row.label for row in ranking.rows) == ["m0", "m1"]
     assert any("m8" in note and "no test predictions" in note for note in ranking.notes)
-    assert any("m9" in note and "true classes differ" in note for note in ranking.notes)
+    assert any("m9" in note and "truth differs" in note for note in ranking.notes)
     assert any("more than one run" in note for note in rank([*runs, runs[0]]).notes)
 
 

@@ -1,0 +1,94 @@
+"""What a run predicted on the masks of a split, case by case and structure by structure; needs no torch.
+
+A *structure* is a class that is not the background; each one of masks that overlap. The rule for empty structures:
+
+* A case in which neither truth nor prediction has the structure says nothing of it: its Dice and distance are nan and
+  are left out of the structure's means.
+* A case in which only one of the two has it counts Dice 0, and as distance the diagonal of the field of view, the
+  largest that can be. So a structure that is missed or invented costs something in both.
+
+A split's Dice (distance) is the mean over structures of the mean over cases.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskScores:
+    """Pixels and distances of ``N`` cases and ``K`` structures; ignored pixels count for nothing.
+
+    Args:
+        ids: Case ids, ``(N,)``, unique; they pair the cases of different runs.
+        true: Pixels of each structure in the truth, ``(N, K)``.
+        said: Pixels of it in the prediction, ``(N, K)``.
+        hit: Pixels of it in both, ``(N, K)``.
+        hd95: 95 % Hausdorff distance, in millimetres where the spacing of all cases is known, else in pixels,
+            ``(N, K)``; None where none was measured.
+        said_unmasked: Pixels of it in the prediction with those where the truth is to be ignored, ``(N, K)``; None
+            where the set has no ignored pixels.
+        groups: What belongs together (a patient), ``(N,)``, or None.
+    """
+
+    ids: NDArray[np.str_]
+    true: Counts
+    said: Counts
+    hit: Counts
+    hd95: Floats | None = None
+    said_unmasked: Counts | None = None
+    groups: NDArray[np.str_] | None = None
+
+    @property
+    def targets(self) -> Counts:
+        """What runs that are compared must agree on: the pixels of each structure in the truth."""
+        return self.true
+
+    def dice(self, *, masked: bool = True) -> Floats:
+        """Dice of each case and structure, ``(N, K)``; nan where neither truth nor prediction has it.
+
+        Args:
+            masked: False to count what is predicted on ignored pixels as wrong.
+        """
+        said = self.said if masked or self.said_unmasked is None else self.said_unmasked
+        total = (self.true + said).astype(np.float64)
+        return np.divide(2.0 * self.hit, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+    def metrics(self) -> dict[str, Any]:
+        """All metrics of the split, None where nothing is defined.
+
+        Returns:
+            ``dice``, ``per_structure_dice`` (K), ``cases_without`` (K: cases in which neither truth nor prediction has
+            the structure); ``dice_unmasked`` where the set has ignored pixels; ``hd95`` and ``per_structure_hd95``
+            where distances were measured.
+        """
+        dice = self.dice()
+        found: dict[str, Any] = {
+            "dice": mean_of_means(dice),
+            "per_structure_dice": [_mean(column) for column in dice.T],
+            "cases_without": np.isnan(dice).sum(axis=0).tolist(),
+        }
+        if self.said_unmasked is not None:
+            found["dice_unmasked"] = mean_of_means(self.dice(masked=False))
+        if self.hd95 is not None:
+            found["hd95"] = mean_of_means(self.hd95)
+            found["per_structure_hd95"] = [_mean(column) for column in self.hd95.T]
+        return found
+
+
+def mean_of_means(values: Floats) -> float | None:
+    """Mean over structures of the mean over cases of ``(N, K)``, nan left out; None where all are nan."""
+    means = [mean for column in values.T if (mean := _mean(column)) is not None]
+    return float(np.mean(means)) if means else None
+
+
+def _mean(column: Floats) -> float | None:
+    there = column[~np.isnan(column)]
+    return float(there.mean()) if len(there) else None
