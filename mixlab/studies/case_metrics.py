@@ -105,10 +105,10 @@ _FROM_COUNTS: dict[str, Callable[[_Counts], Floats]] = {
     "balanced_accuracy": _balanced_accuracy,
 }
 
+#: The metrics of classes.
+METRICS: tuple[str, ...] = (*_FROM_COUNTS, "auroc")
 #: The metrics of masks.
 MASK_METRICS: tuple[str, ...] = ("dice", "dice_unmasked")
-#: The metrics that :func:`case_metric` knows.
-METRICS: tuple[str, ...] = (*_FROM_COUNTS, "auroc", *MASK_METRICS)
 
 
 def _auroc_one(score: Floats, truth: Floats, weights: Floats) -> Floats:
@@ -144,7 +144,7 @@ def case_metric(predictions: Predictions | MaskScores, weights: Floats, metric: 
     Args:
         predictions: What the run predicted, ``N`` cases.
         weights: How often each case counts, ``(B, N)``.
-        metric: One of :data:`METRICS`; those of masks for masks.
+        metric: One of :data:`METRICS`, of masks one of :data:`MASK_METRICS`.
 
     Returns:
         ``(B,)``; nan where the metric is not defined.

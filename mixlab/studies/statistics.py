@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.errors import expected, unknown
-from mixlab.studies.case_metrics import METRICS, Predictions, case_metric, point_value
+from mixlab.studies.case_metrics import MASK_METRICS, METRICS, Predictions, case_metric, point_value
 from mixlab.studies.comparisons import case_weights, critical_value, letter_groups, mean_variance, p_value
 from mixlab.studies.ranking import NOT_DISTINGUISHABLE, Outcome, Pair, Ranking, RankRow, Run, Selection
 from mixlab.training.mask_scores import MaskScores
@@ -253,8 +253,8 @@ def rank(
     Raises:
         UserError: unknown metric, or an ``alpha`` outside 0.001 to 0.5.
     """
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    if metric not in (*METRICS, *MASK_METRICS):
+        raise unknown("metric", metric, (*METRICS, *MASK_METRICS))
     if not 0.001 <= alpha <= 0.5:
         raise expected("alpha", "a probability from 0.001 to 0.5", alpha, "0.05")
     notes: list[str] = []
@@ -300,8 +300,8 @@ def select(runs: Iterable[Run], metric: str = "macro_f1") -> Selection | None:
     Returns:
         None when no run has validation predictions.
     """
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    if metric not in (*METRICS, *MASK_METRICS):
+        raise unknown("metric", metric, (*METRICS, *MASK_METRICS))
     runs = list(runs)
     found = _usable(runs, "val", [])
     scores: dict[str, list[float]] = {}

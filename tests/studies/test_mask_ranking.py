@@ -35,13 +35,15 @@ def test_the_rule_for_empty_structures() -> None:
     assert metrics["cases_without"] == [0, 2]
     assert metrics["dice"] == pytest.approx((1 / 3 + 0.5) / 2)
     assert metrics["dice"] == pytest.approx(point_value(found, "dice"))
-    assert "dice_unmasked" not in metrics and "hd95" not in metrics
+    assert "dice_unmasked" not in metrics
+    assert "hd95" not in metrics
 
 
 def test_nothing_defined_is_none() -> None:
     nothing = np.zeros((2, 1), dtype=np.int64)
     metrics = MaskScores(np.array(["a", "b"]), nothing, nothing, nothing, np.full((2, 1), np.nan)).metrics()
-    assert metrics["dice"] is None and metrics["hd95"] is None
+    assert metrics["dice"] is None
+    assert metrics["hd95"] is None
 
 
 def test_what_is_said_on_ignored_pixels_costs_unmasked_dice_only() -> None:
@@ -67,10 +69,12 @@ def test_a_better_label_wins_and_equal_ones_do_not() -> None:
         for seed in (0, 1, 2)
     ]
     ranking = rank(runs, "dice")
-    assert ranking.pair("good", "bad").distinguishable and ranking.pair("same", "bad").distinguishable
+    assert ranking.pair("good", "bad").distinguishable
+    assert ranking.pair("same", "bad").distinguishable
     assert not ranking.pair("good", "same").distinguishable
     selection = select(runs, "dice")
-    assert selection is not None and selection.label in ("good", "same")
+    assert selection is not None
+    assert selection.label in ("good", "same")
 
 
 def test_cases_of_one_group_are_drawn_together() -> None:
