@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from mixlab.cli.arguments import add_fields, make_parser, parse
 from mixlab.errors import expected
 
 SHOWN = ("loss", "accuracy", "balanced_accuracy", "auroc", "macro_f1")
+SHOWN_OF_MASKS = ("loss", "dice", "dice_unmasked", "hd95")
 
 
 def train(words: list[str]) -> int:
@@ -68,23 +70,48 @@ def evaluate(words: list[str]) -> int:
 
 
 def predict(words: list[str]) -> int:
-    """Probabilities for image files, as CSV."""
-    from mixlab.studies.evaluation import predict_files
+    """Probabilities for image files as CSV, or masks of them in a folder."""
+    from mixlab.studies.evaluation import open_trained, read_card
 
-    parser = make_parser("predict", "Class probabilities of a run's best weights for image files.", "RUN IMAGES...")
+    about = "Class probabilities of a run's best weights for image files, or their masks from a segmentation run."
+    parser = make_parser("predict", about, "RUN IMAGES...")
     parser.add_argument("run", type=str, help="run folder")
     parser.add_argument("images", nargs="+", type=str, help="image files")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--output", type=str, metavar="FILE", help="CSV file to write; by default standard output")
+    where = "CSV file to write, by default standard output; of a segmentation run the folder for the masks, required"
+    parser.add_argument("--output", type=str, metavar="PATH", help=where)
+    parser.add_argument("--overwrite", type=bool, default=False, help="replace masks that exist")
     given = parse(parser, words)
-    check_output(given.get("output"))
-    files = [Path(file) for file in given["images"]]
-    classes, probabilities = predict_files(Path(given["run"]), files, given.get("device", "auto"), tell)
+    run, files, output = Path(given["run"]), [Path(file) for file in given["images"]], given.get("output")
+    card = read_card(open_trained(run))
+    if card.task == "segmentation":
+        return _predict_masks(run, files, output, card, given)
+    check_output(output)
+    from mixlab.studies.evaluation import predict_files
+
+    classes, probabilities = predict_files(run, files, given.get("device", "auto"), tell)
     rows = [
         [str(file), classes[int(p.argmax())], *(f"{value:.6f}" for value in p)]
         for file, p in zip(files, probabilities, strict=True)
     ]
-    write_csv([["path", "predicted", *classes], *rows], given.get("output"))
+    write_csv([["path", "predicted", *classes], *rows], output)
+    return 0
+
+
+def _predict_masks(run: Path, files: list[Path], output: str | None, card: Any, given: dict[str, Any]) -> int:
+    """Write masks, and on standard output where each is and how large its structures are."""
+    from mixlab.data.mask_writing import structures
+    from mixlab.studies.prediction import predict_masks
+
+    if output is None:
+        raise expected("--output", "a folder for the masks of a segmentation run", None, "--output DIR")
+    overwrite = given.get("overwrite", False)
+    masks = predict_masks(run, files, Path(output), given.get("device", "auto"), tell, overwrite=overwrite)
+    console = Console(stderr=True)
+    shown = track(masks, "segmenting", total=len(files), console=console, transient=True)
+    rows = [[str(mask.image), str(mask.place), *map(str, mask.pixels)] for mask in shown]
+    write_csv([["path", "mask", *(card.classes[number] for number in structures(card))], *rows], None)
+    console.print(f"masks:   {output}", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -118,10 +145,18 @@ def write_csv(rows: list[list[str]], output: str | None) -> None:
 def show_metrics(columns: dict[str, dict[str, Any]]) -> None:
     """A table of metrics, one column a split."""
     table = Table("", *columns, box=None, header_style="bold")
-    for name in SHOWN:
-        values = [column[name] for column in columns.values()]
-        table.add_row(name.replace("_", " "), *("" if v is None else f"{v:.4f}" for v in values))
+    of_masks = any("dice" in column for column in columns.values())
+    known = {name for column in columns.values() for name in column}
+    for name in filter(known.__contains__, SHOWN_OF_MASKS) if of_masks else SHOWN:
+        values = [column.get(name) for column in columns.values()]
+        table.add_row(_title(name, columns), *("" if v is None else f"{v:.4f}" for v in values))
     Console().print(table)
+
+
+def _title(name: str, columns: dict[str, dict[str, Any]]) -> str:
+    """A metric's name with its unit, where it has one."""
+    units = dict.fromkeys(column[f"{name}_unit"] for column in columns.values() if column.get(f"{name}_unit"))
+    return name.replace("_", " ") + (f" ({' or '.join(units)})" if units else "")
 
 
 def _line(row: list[str]) -> str:

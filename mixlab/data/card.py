@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 Task = Literal["classification", "multilabel", "segmentation"]
 Event = dict[str, str]
-OF_MASKS = ("overlapping", "background", "ignore_label", "spacing", "empty_masks", "ignored_pixels")
+OF_MASKS = ("overlapping", "background", "ignore_label", "spacing", "plane", "empty_masks", "ignored_pixels")
 """Fields of a card that say something of segmentation sets only."""
 
 
@@ -63,6 +63,9 @@ class DataCard:
     spacing: tuple[float, ...] | None = None
     """Millimetres from pixel to pixel as presented, in (D, H, W) order; None if unknown or not the same in all cases.
     Each case's own is in :attr:`ImageSplit.spacing`."""
+    plane: str | None = None
+    """Segmentation: ``axial``, ``coronal`` or ``sagittal`` if the images are slices of volumes, cut as
+    :mod:`mixlab.data.slices` cuts them."""
     empty_masks: dict[str, int] = dataclasses.field(default_factory=dict)
     """Segmentation: cases of each split without a pixel of any structure."""
     ignored_pixels: dict[str, int] = dataclasses.field(default_factory=dict)

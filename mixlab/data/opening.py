@@ -96,6 +96,7 @@ def open_data(config: DataConfig) -> ImageData:
         background=raw.background,
         ignore_label=raw.ignore_label,
         spacing=_one({spacing for split in splits.values() for spacing in split.spacing}),
+        plane=raw.plane,
         empty_masks=empty,
         ignored_pixels={} if raw.ignore_label is None else _ignored(splits),
     )

@@ -16,7 +16,7 @@ from mixlab.errors import Quoted, expected
 SPLITS = ("train", "val", "test")
 FACTS = (
     "name", "task", "classes", "splits", "flips", "source", "licence", "citation", "notes", "leaks", "overlapping",
-    "background", "ignore_label",
+    "background", "ignore_label", "plane",
 )  # fmt: skip
 
 
@@ -60,6 +60,8 @@ class RawData:
     """Segmentation: the value of pixels that count for nothing."""
     spacing: Sequence[tuple[float, ...] | None] | None = None
     """Millimetres from pixel to pixel of each stored image, in (D, H, W) order, where known."""
+    plane: str | None = None
+    """Segmentation: how the images were cut from volumes, as :mod:`mixlab.data.slices` says."""
 
     @classmethod
     def from_card(

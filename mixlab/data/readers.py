@@ -153,12 +153,49 @@ def _read_pillow(path: Path) -> Array:
         return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), -1, 0))
 
 
-def _nifti_grid(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Size and spacing in (z, y, x) order."""
+def load_nifti(path: Path) -> Any:
+    """The file as nibabel's image, its voxels not read yet."""
     medical()
     import nibabel
 
-    stored = nibabel.as_closest_canonical(nibabel.load(path))
+    return nibabel.load(path)
+
+
+def load_canonical(path: Path) -> Any:
+    """The file as nibabel's image, turned to RAS: every reader of NIfTI starts here. :func:`as_stored` undoes it."""
+    stored = load_nifti(path)
+    import nibabel
+
+    return nibabel.as_closest_canonical(stored)
+
+
+def as_stored(values: Array, stored: Any) -> Array:
+    """Voxels of the grid that :func:`read_nifti` gives, in the order of the file.
+
+    Args:
+        values: ``(z, y, x)``, or ``(y, x)`` of a flat image.
+        stored: the file, from :func:`load_nifti`.
+
+    Returns:
+        ``(i, j, k, ...)``: the shape of the file, without a fourth axis of channels.
+    """
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(stored.affine)
+    shape = [n for axis, n in enumerate(stored.shape) if axis < 3 or n == 1]
+    turned = list(shape)
+    for axis, (target, _) in enumerate(turn[: len(shape)]):
+        turned[int(target)] = shape[axis]
+    ras = values.T.reshape(turned)
+    identity = orientations.axcodes2ornt("RAS")
+    if (turn == identity).all():  # flat files have two axes, which nibabel turns in no case
+        return ras
+    return np.ascontiguousarray(orientations.apply_orientation(ras, orientations.ornt_transform(identity, turn)))
+
+
+def _nifti_grid(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Size and spacing in (z, y, x) order."""
+    stored = load_canonical(path)
     size = _flat_size(stored.shape)
     return size, tuple(round(float(s), 6) for s in reversed(stored.header.get_zooms()[: len(size)]))
 
@@ -175,8 +212,7 @@ def _flat_size(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def read_nifti(path: Path) -> Array:
     """The stored values ``(1, *spatial)``, turned to RAS, in (z, y, x) order."""
-    reader = medical().NibabelReader(as_closest_canonical=True)
-    values = np.asarray(reader.get_data(reader.read(str(path)))[0])
+    values = np.asarray(load_canonical(path).dataobj)
     return values.T.reshape(1, *_flat_size(values.shape))
 
 

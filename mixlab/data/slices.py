@@ -43,10 +43,7 @@ class Grid:
 
 def read_grid(path: Path) -> Grid:
     """The header of a volume ``(x, y, z)`` or ``(x, y, z, channels)``."""
-    readers.medical()
-    import nibabel
-
-    stored = nibabel.as_closest_canonical(nibabel.load(path))
+    stored = readers.load_canonical(path)
     if len(stored.shape) not in (3, 4):
         raise ValueError(f"it has the shape {stored.shape}; volumes have three axes, or a fourth of channels")
     spacing = tuple(round(float(s), 6) for s in reversed(stored.header.get_zooms()[:3]))
@@ -57,11 +54,7 @@ def read_grid(path: Path) -> Grid:
 @functools.lru_cache(maxsize=4)
 def read_volume(path: Path) -> Array:
     """Float32 ``(C, z, y, x)`` in [0, 1]: in each channel the volume's 0.5 and 99.5 percentiles become 0 and 1."""
-    readers.medical()
-    import nibabel
-
-    stored = nibabel.as_closest_canonical(nibabel.load(path))
-    values = np.asarray(stored.dataobj)
+    values = np.asarray(readers.load_canonical(path).dataobj)
     channels = [values] if values.ndim == 3 else list(np.moveaxis(values, 3, 0))
     return np.stack([readers.percentile_scaled(channel.T) for channel in channels])
 
@@ -83,6 +76,11 @@ def _cut(read: Callable[[Path], Array], path: Path, axis: int, place: int) -> Ar
         volume = read(path)
     # rows are turned over: RAS counts upwards and forwards, pictures begin at the top
     return np.ascontiguousarray(np.take(volume, place, axis=volume.ndim - 3 + axis)[..., ::-1, :])
+
+
+def joined(slices: Sequence[Array], axis: int) -> Array:
+    """The volume ``(z, y, x)`` whose slices across ``axis`` are shown as these ``(H, W)``."""
+    return np.stack([shown[::-1] for shown in slices], axis=axis)
 
 
 class VolumeSlices:

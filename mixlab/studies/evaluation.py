@@ -1,4 +1,4 @@
-"""Finished runs put to use: metrics on a split, probabilities for image files."""
+"""Finished runs put to use: metrics on a split, probabilities for image files; masks in :mod:`.prediction`."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ def load_run(path: Path) -> TrainedRun:
     Raises:
         UserError: there is no run, or it has no best weights yet.
     """
-    folder = open_run(path)
-    if not (folder.checkpoints / BEST).exists():
-        raise expected(f"run {folder.name}", "a run with trained weights", folder.state(), "a finished run")
+    folder = open_trained(path)
     plain = folder.config()
     imports = [str(folder.imports / item["file"]) for item in plain["imports"]]
     import_files(imports)
@@ -62,6 +60,18 @@ def load_run(path: Path) -> TrainedRun:
     model = build_model(config, card, card.image_size or (), weights=False)
     load_best(folder.checkpoints, model)
     return TrainedRun(folder, config, card, read_fingerprint(folder), model.eval())
+
+
+def open_trained(path: Path) -> RunFolder:
+    """The run folder at ``path``, its weights not loaded.
+
+    Raises:
+        UserError: there is no run, or it has no best weights yet.
+    """
+    folder = open_run(path)
+    if not (folder.checkpoints / BEST).exists():
+        raise expected(f"run {folder.name}", "a run with trained weights", folder.state(), "a finished run")
+    return folder
 
 
 def read_card(folder: RunFolder) -> DataCard:
@@ -112,7 +122,7 @@ def evaluate_run(
     check_pairing(images.card, run.card.task, _loss(run.card), run.card.channels)
     if tuple(images.card.classes) != tuple(run.card.classes):
         raise expected(f"data {config.name}", f"the classes {list(run.card.classes)}", list(images.card.classes))
-    machine, events = _machine(run, device)
+    machine, events = machine_for(run, device)
     # The run's own card: a model is fed with the statistics that it was trained with.
     out = predict(run.model, run.card, images.splits[split], batch_size=run.config.recipe.batch_size, machine=machine)
     metrics = split_metrics(out["probabilities"], out["targets"], run.card.task, out["loss"])  # type: ignore[arg-type]
@@ -140,14 +150,14 @@ def predict_files(
 
     run = load_run(path)
     split = image_files(files, run.card)
-    size, (machine, events) = run.config.recipe.batch_size, _machine(run, device)
+    size, (machine, events) = run.config.recipe.batch_size, machine_for(run, device)
     for message in dict.fromkeys(event["message"] for event in events):
         tell(message)
     return run.card.classes, predict(run.model, run.card, split, batch_size=size, machine=machine)["probabilities"]
 
 
-def _machine(run: TrainedRun, device: str) -> tuple[Machine, list[dict[str, str]]]:
-    """The machine, and a note where a run of a GPU in half precision is used elsewhere."""
+def machine_for(run: TrainedRun, device: str) -> tuple[Machine, list[dict[str, str]]]:
+    """The machine to use a run on, and a note where a run of a GPU in half precision is used elsewhere."""
     chosen, precision = choose_device(device), run.config.precision
     trained_on = run.folder.environment().get("device", chosen)
     if precision not in ("bf16-mixed", "16-mixed") or chosen == trained_on:

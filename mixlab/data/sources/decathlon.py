@@ -125,6 +125,7 @@ def open_decathlon(config: DataConfig, argument: str) -> RawData:
         given=None if given is None else [given[v] for v, _ in slices.places],
         groups=[names[v] for v, _ in slices.places],
         spacing=slices.spacing,
+        plane=plane,
         notes=(*NOTES, SLICES),
     )
 

@@ -51,7 +51,8 @@ def describe_3d(_argument: str = "") -> DataCard:
 def _card(name: str, size: tuple[int, ...], flips: tuple[int, ...]) -> DataCard:
     return DataCard(
         name=name, task="segmentation", classes=CLASSES, channels=1, spatial_dims=len(size), image_size=size,
-        flips=flips, background=0, spacing=(1.0,) * len(size), splits=_how(), source=SOURCE, licence=LICENCE,
+        flips=flips, background=0, spacing=(1.0,) * len(size),
+        plane="coronal" if len(size) == 2 else None, splits=_how(), source=SOURCE, licence=LICENCE,
         citation=CITATION, notes=NOTES, leaks=LEAKS,
     )  # fmt: skip
 
