@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import pickle
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mixlab import create_model
 from mixlab.analysis import added_parameters, export_onnx, export_program, model_cost
 from mixlab.architectures import ARCHITECTURES
+from mixlab.data import describe
 from mixlab.dense import DenseModel
 from mixlab.embeddings import GlobalTokens
 from mixlab.errors import UserError
@@ -186,10 +186,10 @@ def test_the_decoder_learns_alone() -> None:
 
 
 def test_a_classification_study_refuses_it() -> None:
-    card: Any = SimpleNamespace(task="classification")
+    card: Any = describe("digits")
     with pytest.raises(UserError, match="one that classifies, as classification asks for, got 'a dense model'"):
         check_recipe(Recipe(), card, dense())
-    check_recipe(Recipe(), SimpleNamespace(task="segmentation"), dense())
+    check_recipe(Recipe(), describe("mni152"), dense())
     assert ModelConfig(decoder="fcn").is_dense
     assert not ModelConfig().is_dense
 

@@ -50,7 +50,8 @@ def add_fields(
     group = parser.add_argument_group(prefix or title)
     nested = []
     if cls.__name__ == "Recipe":
-        preset = "Recipe to start from: study (the defaults below) or short. Short form: --recipe."
+        preset = "Recipe to start from: study (the defaults below), short, segmentation or segmentation-short."
+        preset += " Short form: --recipe."
         group.add_argument(f"--{prefix}.preset", type=str, default="study", help=preset, metavar="PRESET")
     for field in dataclasses.fields(cls):
         if field.name in without:

@@ -117,6 +117,7 @@ def status(words: list[str]) -> int:
 
     from mixlab.cli.arguments import make_parser, parse
     from mixlab.studies.status import study_status
+    from mixlab.training.selection import told
 
     parser = make_parser("study status", "How far the runs of a study are.")
     parser.add_argument("study", type=str, help="folder of the study")
@@ -126,9 +127,9 @@ def status(words: list[str]) -> int:
     if given.get("json"):
         print(json.dumps([vars(row) for row in rows], indent=2))
         return 0
-    table = Table("run", "state", "epoch", "best val macro F1", "message", box=None, header_style="bold")
+    table = Table("run", "state", "epoch", "best on validation", "message", box=None, header_style="bold")
     for row in rows:
-        best = "" if row.best is None else f"{row.best['macro_f1']:.3f} (epoch {row.best['epoch']})"
+        best = "" if row.best is None else f"{told(row.best)} (epoch {row.best['epoch']})"
         epoch = f"{row.epoch}/{row.epochs}" if row.epochs else ""
         table.add_row(row.name, row.state, epoch, best, row.message.split("\n")[0])
     Console().print(table)

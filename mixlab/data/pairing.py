@@ -14,6 +14,11 @@ OVERLAPPING = ("dice_bce", "dice", "bce")
 """Losses for masks of structures that may overlap."""
 
 
+def default_loss(card: DataCard) -> str:
+    """The loss of a data set where none is named: cross-entropy, with Dice for masks."""
+    return OVERLAPPING[0] if card.overlapping else LOSSES[card.task][0]
+
+
 def check_pairing(card: DataCard, task: str, loss: str, channels: int) -> None:
     """Refuse a task, loss or channel count that the data set does not have.
 

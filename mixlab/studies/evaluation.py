@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.data import DataCard, DataConfig, check_pairing, image_files, open_data
+from mixlab.data.pairing import default_loss
 from mixlab.errors import Quoted, expected
 from mixlab.models import ModelConfig
 from mixlab.studies.configuration import build, to_plain
@@ -21,6 +22,7 @@ from mixlab.studies.run_config import RunConfig
 from mixlab.studies.run_folder import RunFolder, open_run
 from mixlab.studies.user_files import import_files
 from mixlab.training.checkpoint import BEST, load_best
+from mixlab.training.checks import input_size
 from mixlab.training.machine import Machine, choose_device
 from mixlab.training.recipe import Recipe
 
@@ -57,7 +59,7 @@ def load_run(path: Path) -> TrainedRun:
         label=plain["label"],
     )
     card = read_card(folder)
-    model = build_model(config, card, card.image_size or (), weights=False)
+    model = build_model(config, card, input_size(config.recipe, card), weights=False)
     load_best(folder.checkpoints, model)
     return TrainedRun(folder, config, card, read_fingerprint(folder), model.eval())
 
@@ -108,8 +110,7 @@ def evaluate_run(
         UserError: no such split, a data set of other classes or channels, or the run's own data set with other content
             or another split.
     """
-    from mixlab.training.fit import predict
-    from mixlab.training.metrics import split_metrics
+    from mixlab.training.fit import evaluate
 
     run = load_run(path)
     config = build(DataConfig, _changed_data(run, data or {}), "evaluate")
@@ -119,14 +120,15 @@ def evaluate_run(
         raise expected(f"data {config.name}", "the content and splits of the run's training", got, "the run's own data")
     if split not in images.splits:
         raise expected("split", f"one of {', '.join(images.splits)}", split, "--split test")
-    check_pairing(images.card, run.card.task, _loss(run.card), run.card.channels)
+    check_pairing(images.card, run.card.task, default_loss(run.card), run.card.channels)
+    input_size(run.config.recipe, images.card)
     if tuple(images.card.classes) != tuple(run.card.classes):
         raise expected(f"data {config.name}", f"the classes {list(run.card.classes)}", list(images.card.classes))
     machine, events = machine_for(run, device)
     # The run's own card: a model is fed with the statistics that it was trained with.
-    out = predict(run.model, run.card, images.splits[split], batch_size=run.config.recipe.batch_size, machine=machine)
-    metrics = split_metrics(out["probabilities"], out["targets"], run.card.task, out["loss"])  # type: ignore[arg-type]
-    told = {"data": images.card.name, "split": split, "cases": len(out["targets"]), **metrics}
+    cases = images.splits[split]
+    _, metrics = evaluate(run.model, run.card, cases, recipe=run.config.recipe, machine=machine)
+    told = {"data": images.card.name, "split": split, "cases": len(cases), **metrics}
     return {**told, "events": [*map(dict, images.events), *events]}
 
 
@@ -173,7 +175,3 @@ def _changed_data(run: TrainedRun, changes: dict[str, Any]) -> dict[str, Any]:
         shown = {"image_size": to_plain(run.card.image_size), "channels": run.card.channels}
         values |= {key: value for key, value in shown.items() if key not in changes}
     return values
-
-
-def _loss(card: DataCard) -> str:
-    return "bce" if card.task == "multilabel" else "cross_entropy"

@@ -15,11 +15,17 @@ from mixlab.errors import Quoted, UserError, expected
 from mixlab.studies.configuration import to_plain
 from mixlab.studies.run_config import RunConfig, file_hash
 from mixlab.studies.run_folder import DONE, RunFolder
-from mixlab.training.checks import check_recipe
+from mixlab.training.checks import check_recipe, input_size
 from mixlab.training.machine import choose_precision
+from mixlab.training.recipe import Recipe
 
 #: Bytes kept free beside the checkpoints: predictions, logs, report.
 SPARE_BYTES = 50 * 2**20
+
+#: What is said of masks that are trained with the recipe for images of one class each.
+FOR_CLASSES = (
+    "masks are trained with label smoothing and class weights; `recipe: segmentation` is the study's for masks"
+)
 
 #: What is said of a recipe that trains the head alone.
 FROZEN = "the backbone is frozen at its random initialisation: no weights were loaded"
@@ -76,6 +82,8 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
     if any(is_frozen_at_random(run.config) for run in runs.values()):
         notes.append(FROZEN)
+    if any(_is_for_classes(run.config.recipe, opened[repr(to_plain(run.config.data))].card) for run in runs.values()):
+        notes.append(FOR_CLASSES)
     notes += dict.fromkeys(f"stand-in: {said}" for run in runs.values() for said in run.config.stand_ins)
     _check_models([run for run in runs.values() if not run.done], opened)
     events = [event["message"] for images in opened.values() for event in images.events]
@@ -85,6 +93,13 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
 def is_frozen_at_random(config: RunConfig) -> bool:
     """The head alone is trained, on a backbone that nothing was loaded into."""
     return config.recipe.freeze_backbone and config.model.pretrained is None
+
+
+def _is_for_classes(recipe: Recipe, card: Any) -> bool:
+    """Masks are trained with what the default recipe has for images of one class each."""
+    default = Recipe()
+    same = (recipe.class_weights, recipe.label_smoothing) == (default.class_weights, default.label_smoothing)
+    return bool(card.task == "segmentation" and same)
 
 
 def import_hashes(config: RunConfig) -> tuple[str, ...]:
@@ -116,11 +131,6 @@ def build_model(config: RunConfig, card: Any, size: Sequence[int], *, weights: b
         model = dataclasses.replace(model, image_size=tuple(size))
     make = model.create if weights else model.build
     return make(len(card.classes), card.channels, card.spatial_dims)
-
-
-def image_size(images: Any) -> tuple[int, ...]:
-    """Size of the images of an opened data set."""
-    return tuple(images.splits["train"][0][0].shape[1:])
 
 
 def check_folder(out: Path, need_bytes: int = SPARE_BYTES) -> None:
@@ -178,11 +188,7 @@ def _open_once(opened: dict[str, Any], config: RunConfig) -> Any:
 
     key = repr(to_plain(config.data))
     if key not in opened:
-        opened[key] = images = open_data(config.data)
-        if images.card.task == "segmentation":
-            raise expected(
-                "study data", "a classification or multi-label data set", images.card.name, "mixlab list datasets"
-            )
+        opened[key] = open_data(config.data)
     return opened[key]
 
 
@@ -193,7 +199,7 @@ def _check_models(runs: Sequence[PlannedRun], opened: dict[str, Any]) -> None:
     need = SPARE_BYTES
     for run in runs:
         images = opened[repr(to_plain(run.config.data))]
-        card, size = images.card, image_size(images)
+        card, size = images.card, input_size(run.config.recipe, images.card)
         key = repr((to_plain(run.config.model), run.config.recipe, len(card.classes), card.channels, card.task, size))
         if key not in parameters:
             parameters[key] = _try_model(run, card, size, faults.append)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from mixlab.studies.plan import PlannedRun
+from mixlab.training.selection import told
 
 STYLE = {"finished": "green", "diverged": "yellow", "failed": "red", "interrupted": "yellow"}
 
@@ -82,11 +83,11 @@ class StudyProgress:
             self._advance(name, share, detail=detail)
             return
         loss = event["train/loss"]
-        self.scores[name] = f" F1 {event['val/macro_f1']:.3f}"
+        self.scores[name] = f" {told(event, 'val/')}"
         detail = f"epoch {event['epoch']}/{epochs} loss {loss:.2f}{self.scores[name]}"
         self._advance(name, event["epoch"] / epochs, detail=detail)
         if not self.live and _worth_a_line(event["epoch"], epochs):
-            text = f"epoch {event['epoch']}/{epochs}, loss {loss:.3f}, val macro F1 {event['val/macro_f1']:.3f}"
+            text = f"epoch {event['epoch']}/{epochs}, loss {loss:.3f}, val {told(event, 'val/')}"
             self._say(f"{self._title(run)}: {text}, {self._left()} left in all")
 
     def ended(self, run: PlannedRun, state: str) -> None:
@@ -99,7 +100,7 @@ class StudyProgress:
         text = f"{self._title(run)}: [{STYLE.get(state, 'default')}]{state}[/]"
         if state == "finished":
             best = status["best"]
-            text += f", best val macro F1 {best['macro_f1']:.3f} in epoch {best['epoch']}"
+            text += f", best val {told(best)} in epoch {best['epoch']}"
         self.console.print(text + (f": {status['message']}" if status.get("message") else ""), highlight=False)
         if state == "failed":
             self.console.print(f"  see {run.folder.log}", highlight=False, soft_wrap=True)

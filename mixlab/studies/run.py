@@ -7,22 +7,26 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from mixlab.errors import UserError
 from mixlab.studies.backends import describe_choices, fallback_events
 from mixlab.studies.environment import describe_environment, peak_memory_mb
 from mixlab.studies.examples import example_images
-from mixlab.studies.plan import FROZEN, PlannedRun, build_model, image_size, import_hashes, is_frozen_at_random
+from mixlab.studies.mask_examples import Chosen, choose_cases, example_masks
+from mixlab.studies.plan import FROZEN, PlannedRun, build_model, import_hashes, is_frozen_at_random
 from mixlab.studies.run_config import kernel_of, mixer_parts, part_kernel
 from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
 from mixlab.training.checkpoint import LAST, load_best, read_resume
+from mixlab.training.checks import input_size
 from mixlab.training.determinism import INITIAL_WEIGHTS, reseed
-from mixlab.training.fit import FitResult, Listener, fit, ignore, predict
+from mixlab.training.fit import FitResult, Listener, evaluate, fit, ignore
 from mixlab.training.guard import Diverged
 from mixlab.training.machine import Machine
-from mixlab.training.metrics import split_metrics
+from mixlab.training.mask_scores import MaskScores
+from mixlab.training.segment import segment
 
 Events = list[dict[str, str]]
 
@@ -99,7 +103,7 @@ def _prepare(run: PlannedRun) -> Prepared:
         source = config.model.pretrained
         raise UserError(f"weights {source}: changed since this run was planned, try the same command again")
     reseed(config.seed, INITIAL_WEIGHTS)
-    size = image_size(images)
+    size = input_size(config.recipe, images.card)
     model = build_model(config, images.card, size)
     events = [dict(event) for event in (*images.events, *model.events)]
     events += _grid_events(model, size)
@@ -167,9 +171,13 @@ def _finish(run: PlannedRun, machine: Machine, prepared: Prepared, result: FitRe
     found = {}
     for split in ("val", "test"):
         if split in images.splits:
-            found[split] = evaluate_split(run, machine, prepared, split)
-    if "test" in images.splits:
-        folder.write_examples(*example_images(images.splits["test"]))
+            cases = images.splits[split]
+            arrays, found[split] = evaluate(
+                prepared.model, images.card, cases, recipe=run.config.recipe, machine=machine
+            )
+            folder.write_predictions(split, cases.ids, arrays)
+            if split == "test":
+                _keep_examples(run, machine, prepared, arrays)
     if result.stopped_early:
         message = f"stopped early after epoch {result.epochs}; the best was epoch {result.best.epoch}"
         prepared.events.append({"kind": "early stopping", "message": message})
@@ -191,13 +199,18 @@ def _finish(run: PlannedRun, machine: Machine, prepared: Prepared, result: FitRe
         (folder.checkpoints / LAST).unlink(missing_ok=True)
 
 
-def evaluate_split(run: PlannedRun, machine: Machine, prepared: Prepared, split: str) -> dict[str, Any]:
-    """Metrics of a split with the model's present weights; writes the predictions."""
-    images = prepared.images.splits[split]
-    card = prepared.images.card
-    out = predict(prepared.model, card, images, batch_size=run.config.recipe.batch_size, machine=machine)
-    run.folder.write_predictions(split, images.ids, out["targets"], out["probabilities"])
-    return split_metrics(out["probabilities"], out["targets"], card.task, out["loss"])
+def _keep_examples(run: PlannedRun, machine: Machine, prepared: Prepared, arrays: dict[str, Any]) -> None:
+    """Keep test images for the report; of masks also truth and prediction, and the worst and best cases."""
+    card, split = prepared.images.card, prepared.images.splits["test"]
+    if card.task != "segmentation":
+        images, ids = example_images(split)
+        run.folder.write_examples(ids, {"images": images})
+        return
+    kept = choose_cases(MaskScores.of(arrays, split.ids).dice())
+    chosen = Chosen(split, [index for index, _ in kept])
+    masks = segment(prepared.model, card, chosen, recipe=run.config.recipe, machine=machine)
+    kinds = {"kept": np.array([why for _, why in kept])}
+    run.folder.write_examples(chosen.ids, {**example_masks(chosen, card, [mask for _, mask in masks]), **kinds})
 
 
 def _what(run: PlannedRun) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -160,15 +160,13 @@ class RunFolder:
         """The content of ``summary.json``, None before the run is finished."""
         return self._read_json("summary.json")
 
-    def write_predictions(
-        self, split: str, ids: Sequence[str], targets: NDArray[Any], probabilities: NDArray[np.float32]
-    ) -> None:
-        """Write ``predictions_<split>.npz``."""
-        self._write_npz(f"predictions_{split}.npz", ids=np.asarray(ids), targets=targets, probabilities=probabilities)
+    def write_predictions(self, split: str, ids: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write ``predictions_<split>.npz``: ``ids`` and arrays with one row a case."""
+        self._write_npz(f"predictions_{split}.npz", ids=np.asarray(ids), **arrays)
 
-    def write_examples(self, images: NDArray[np.uint8], ids: Sequence[str]) -> None:
-        """Write ``examples.npz``."""
-        self._write_npz("examples.npz", images=images, ids=np.asarray(ids))
+    def write_examples(self, ids: Sequence[str], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write ``examples.npz``: ``ids`` and arrays with one row a case."""
+        self._write_npz("examples.npz", ids=np.asarray(ids), **arrays)
 
     def log_tail(self, lines: int = 30) -> str:
         """The end of what the process printed; of a crash in C code from where Python reports it."""

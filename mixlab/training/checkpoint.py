@@ -17,21 +17,38 @@ LAST, BEST = "last.ckpt", "best.ckpt"
 
 @dataclass
 class Best:
-    """The best epoch so far, by validation macro F1; of equal epochs the earlier one."""
+    """The best epoch so far, by a validation metric; of equal epochs the earlier one.
 
+    Args:
+        metric: its name, of which more is better.
+        epoch: from 1; 0 before the first validation.
+        value: of the metric.
+    """
+
+    metric: str = "macro_f1"
     epoch: int = 0
-    macro_f1: float = -1.0
+    value: float = -1.0
 
-    def offer(self, epoch: int, macro_f1: float) -> bool:
-        """Take an epoch if it is better; says whether it was."""
-        if macro_f1 <= self.macro_f1:
+    def offer(self, epoch: int, value: float | None) -> bool:
+        """Take an epoch if it is better; says whether it was. The first one is, even where the metric is not defined
+        (None, as Dice where no case has a structure), so that there are weights to evaluate."""
+        value = -1.0 if value is None else value
+        if self.epoch and value <= self.value:
             return False
-        self.epoch, self.macro_f1 = epoch, macro_f1
+        self.epoch, self.value = epoch, value
         return True
 
     def to_plain(self) -> dict[str, Any] | None:
-        """For ``status.json``; None before the first validation."""
-        return {"epoch": self.epoch, "macro_f1": self.macro_f1} if self.epoch else None
+        """For ``status.json`` and checkpoints; None before the first validation."""
+        return {"epoch": self.epoch, self.metric: self.value} if self.epoch else None
+
+    @classmethod
+    def of(cls, plain: dict[str, Any] | None) -> Best:
+        """What :meth:`to_plain` gave."""
+        if plain is None:
+            return cls()
+        ((metric, value),) = [item for item in plain.items() if item[0] != "epoch"]
+        return cls(metric, plain["epoch"], value)
 
 
 @dataclass(frozen=True)
@@ -62,7 +79,7 @@ def read_resume(folder: Path) -> Resume | None:
     # mmap: the weights are not read, only the few numbers wanted here.
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     state = content["callbacks"][STATE_KEY]
-    return Resume(path, state["epoch"], Best(**state["best"]), content["global_step"])
+    return Resume(path, state["epoch"], Best.of(state["best"]), content["global_step"])
 
 
 def save_best(folder: Path, model: nn.Module, *, epoch: int, metrics: dict[str, Any]) -> None:

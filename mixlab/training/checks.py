@@ -6,20 +6,32 @@ from typing import Any
 
 from torch import nn
 
-from mixlab.errors import expected
-from mixlab.training.recipe import Recipe
+from mixlab.data.pairing import check_pairing, default_loss
+from mixlab.errors import Quoted, expected
+from mixlab.training.recipe import Recipe, sizes
 
 
 def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
     """Refuse options that this data set or this model cannot have.
 
     Raises:
-        UserError: a model with a decoder for images that have one class each, a balanced sampler for multi-label data,
+        UserError: a model with a decoder for images that have one class each, or one without for masks, a loss that is
+            not for this data set, crops of images that have one class each, or images of several sizes without, a
+            balanced sampler for multi-label data,
             dropout for a head that has no dropout layer, another learning rate for new parameters of a model that
             nothing was loaded into, or layer-wise rates for a network without blocks.
     """
     if getattr(model, "dense", False) and card.task != "segmentation":
         raise expected("model", f"one that classifies, as {card.task} asks for", "a dense model", "decoder: null")
+    if not getattr(model, "dense", False) and card.task == "segmentation":
+        hint = "--model.decoder segformer (decoder: segformer), or the baseline unet"
+        raise expected(
+            "model", "one that scores every pixel, as masks ask for", Quoted("a model that classifies"), hint
+        )
+    check_pairing(card, card.task, recipe.loss or default_loss(card), card.channels)
+    if recipe.sampler == "balanced" and card.task == "segmentation":
+        hint = "sampler: shuffle and class_weights: balanced"
+        raise expected("recipe.sampler", "shuffle, as an image with a mask has no class", "balanced", hint)
     if recipe.layer_decay is not None and not len(getattr(model, "stages", ())):
         want = "a model with stages of blocks, which the rates follow"
         raise expected("recipe.layer_decay", want, type(model).__name__, "null")
@@ -31,6 +43,25 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
         raise expected("recipe.sampler", "shuffle, as labels are no classes to balance", "balanced", hint)
     if recipe.head_dropout is not None:
         head_dropouts(model)
+
+
+def input_size(recipe: Recipe, card: Any) -> tuple[int, ...]:
+    """Size of what the model sees in training: of the images, or of the crops from them.
+
+    Raises:
+        UserError: crops without masks, or of another number of axes, or images of several sizes without crops.
+    """
+    crop = sizes(recipe.crop_size, card.spatial_dims)
+    if crop is not None and card.task != "segmentation":
+        raise expected(
+            "recipe.crop_size", "null, as a crop of an image may not have its class", recipe.crop_size, "null"
+        )
+    if crop is not None and len(crop) != card.spatial_dims:
+        raise expected("recipe.crop_size", f"one number or {card.spatial_dims}", recipe.crop_size, "128")
+    if crop is None and card.image_size is None:
+        hint = "--recipe.crop_size 128 for crops and a sliding window, or --image-size 256 to resize them"
+        raise expected(f"data {card.name}", "images of one size", Quoted("images of several sizes"), hint)
+    return crop or card.image_size or ()
 
 
 def head_dropouts(model: nn.Module) -> list[nn.Dropout]:

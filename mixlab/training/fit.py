@@ -21,6 +21,7 @@ from mixlab.training.checkpoint import STATE_KEY, Best, read_resume, save_best, 
 from mixlab.training.loaders import eval_loader, train_loader
 from mixlab.training.machine import Machine
 from mixlab.training.recipe import Recipe
+from mixlab.training.selection import SELECTS
 from mixlab.training.task import ImageTask, collect
 
 Listener = Callable[[dict[str, Any]], None]
@@ -40,6 +41,17 @@ def ignore(_: dict[str, Any]) -> None:
     """A listener that does nothing."""
 
 
+def make_task(model: nn.Module, card: Any, recipe: Recipe, **options: Any) -> ImageTask:
+    """The task of a data set; ``options`` are those of :class:`mixlab.training.task.ImageTask`."""
+    if card.task == "segmentation":
+        from mixlab.training.segmentation import SegmentationTask
+
+        return SegmentationTask(model, card, recipe, **options)
+    from mixlab.training.classification import ClassificationTask
+
+    return ClassificationTask(model, card, recipe, **options)
+
+
 class EpochEnd(Checkpoint):
     """What happens when an epoch has been trained and validated, in an order that survives a kill anywhere.
 
@@ -48,10 +60,12 @@ class EpochEnd(Checkpoint):
     metrics beyond the checkpoint are dropped.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, epochs: int, on_epoch: Listener, on_batch: Listener) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, epochs: int, metric: str, on_epoch: Listener, on_batch: Listener
+    ) -> None:
         self.folder, self.recipe, self.epochs = folder, recipe, epochs
         self.on_epoch, self.on_batch = on_epoch, on_batch
-        self.best = Best()
+        self.best = Best(metric)
         self.epoch = 0
         self._began = self._told = 0.0
 
@@ -60,10 +74,10 @@ class EpochEnd(Checkpoint):
         return STATE_KEY
 
     def state_dict(self) -> dict[str, Any]:
-        return {"epoch": self.epoch, "best": vars(self.best).copy()}
+        return {"epoch": self.epoch, "best": self.best.to_plain()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.epoch, self.best = state_dict["epoch"], Best(**state_dict["best"])
+        self.epoch, self.best = state_dict["epoch"], Best.of(state_dict["best"])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.perf_counter()
@@ -96,10 +110,10 @@ class EpochEnd(Checkpoint):
             "step": trainer.global_step,
             "lr": task.last_rate,
             "train/loss": float(torch.stack(task.train_loss).mean()),
-            **{f"val/{name}": found[name] for name in ("loss", "accuracy", "balanced_accuracy", "auroc", "macro_f1")},
+            **{f"val/{name}": found[name] for name in task.followed},
             "seconds": time.perf_counter() - self._began,
         }
-        better = self.best.offer(self.epoch, found["macro_f1"])
+        better = self.best.offer(self.epoch, found[self.best.metric])
         self.on_epoch({**record, "epochs": self.epochs, "best": self.best.to_plain()})
         if better:
             save_best(self.folder, task.evaluated, epoch=self.epoch, metrics=found)
@@ -144,26 +158,17 @@ def fit(
     """
     machine = machine or Machine()
     resume = read_resume(folder)
-    pin = machine.device == "cuda"
-    train = train_loader(
-        splits["train"], recipe, seed=seed, epoch=resume.epoch if resume else 0, workers=machine.workers, pin_memory=pin
-    )
-    val = eval_loader(splits["val"], recipe.batch_size, workers=machine.workers, pin_memory=pin)
+    train = train_loader(splits["train"], card, recipe, machine, seed=seed, epoch=resume.epoch if resume else 0)
+    val = eval_loader(splits["val"], recipe.batch_size, machine)
     steps_per_epoch = -(-len(train) // recipe.accumulate)
     epochs = recipe.epochs_for(steps_per_epoch)
     if resume and (resume.epoch >= epochs or stops(recipe, resume.epoch, resume.best)):
         return FitResult(resume.epoch, resume.step, resume.best, resume.epoch < epochs)
-    task = ImageTask(
-        model,
-        card,
-        recipe,
-        seed=seed,
-        train_targets=splits["train"].targets,
-        epochs=epochs,
-        steps_per_epoch=steps_per_epoch,
+    task = make_task(
+        model, card, recipe, seed=seed, train=splits["train"], epochs=epochs, steps_per_epoch=steps_per_epoch
     )
     task.set_modes()
-    callback = EpochEnd(folder, recipe, epochs, on_epoch, on_batch)
+    callback = EpochEnd(folder, recipe, epochs, SELECTS[card.task], on_epoch, on_batch)
     with quiet_lightning():
         trainer = make_trainer(
             machine,
@@ -177,16 +182,37 @@ def fit(
     return FitResult(callback.epoch, trainer.global_step, callback.best, callback.epoch < epochs)
 
 
+def evaluate(
+    model: nn.Module, card: Any, split: Any, *, recipe: Recipe, machine: Machine | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What ``model`` says of each case of a split, in the split's order, and the metrics.
+
+    Returns:
+        Arrays by name, as a run's ``predictions_<split>.npz`` has them, and the metrics of
+        :func:`mixlab.training.metrics.split_metrics`, or of :class:`mixlab.training.mask_scores.MaskScores` with the
+        ``loss`` and the ``hd95_unit``: ``mm`` where the spacing of all cases is known, else ``pixels``.
+    """
+    if card.task == "segmentation":
+        from mixlab.training.segment import evaluate_masks
+
+        return evaluate_masks(model, card, split, recipe=recipe, machine=machine)
+    found = predict(model, card, split, batch_size=recipe.batch_size, machine=machine)
+    metrics = make_task(model, card, Recipe()).metrics(found)
+    return {"targets": found["targets"], "probabilities": found["probabilities"]}, metrics
+
+
 def predict(
     model: nn.Module, card: Any, split: Dataset[Any], *, batch_size: int, machine: Machine | None = None
 ) -> dict[str, Any]:
-    """Probabilities ``(N, K)``, targets and mean loss of ``model`` on a split, in the split's order."""
-    machine = machine or Machine()
-    task = ImageTask(model, card, Recipe()).eval()
-    loader = eval_loader(split, batch_size, workers=machine.workers, pin_memory=machine.device == "cuda")
+    """Probabilities ``(N, K)``, targets, losses and mean loss of a model that classifies, in the split's order."""
+    return collect(run_batches(make_task(model, card, Recipe()), split, batch_size, machine or Machine()))
+
+
+def run_batches(task: ImageTask, split: Dataset[Any], batch_size: int, machine: Machine) -> list[Any]:
+    """What ``task.predict_step`` gives for each batch of a split."""
     with quiet_lightning():
-        outputs = make_trainer(machine, enable_checkpointing=False).predict(task, loader)
-    return collect(outputs)  # type: ignore[arg-type]
+        trainer = make_trainer(machine, enable_checkpointing=False)
+        return trainer.predict(task.eval(), eval_loader(split, batch_size, machine)) or []
 
 
 def make_trainer(machine: Machine, **options: Any) -> pl.Trainer:

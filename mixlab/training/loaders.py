@@ -6,15 +6,17 @@ import sys
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from mixlab.training.crops import RandomCrops, outside_of_masks
 from mixlab.training.determinism import SeededSplit
-from mixlab.training.recipe import Recipe
+from mixlab.training.machine import Machine
+from mixlab.training.recipe import Recipe, sizes
 from mixlab.training.sampler import EpochSampler, balancing_weights
 
 
 def train_loader(
-    split: Any, recipe: Recipe, *, seed: int, epoch: int = 0, workers: int = 0, pin_memory: bool = False
+    split: Any, card: Any, recipe: Recipe, machine: Machine, *, seed: int, epoch: int = 0
 ) -> DataLoader[Any]:
     """Batches of the training split, in the seeded order of each epoch.
 
@@ -24,16 +26,21 @@ def train_loader(
     """
     weights = balancing_weights(np.asarray(split.targets)) if recipe.sampler == "balanced" else None
     sampler = EpochSampler(len(split), recipe.batch_size, seed=seed, epoch=epoch, weights=weights)
-    return DataLoader(SeededSplit(split, seed), batch_sampler=sampler, **_options(workers, pin_memory))
+    crop = sizes(recipe.crop_size, card.spatial_dims)
+    shown = split if crop is None else RandomCrops(split, crop, outside_of_masks(card))
+    return DataLoader(SeededSplit(shown, seed), batch_sampler=sampler, **_options(machine))
 
 
-def eval_loader(split: Dataset[Any], batch_size: int, *, workers: int = 0, pin_memory: bool = False) -> DataLoader[Any]:
-    """All images of a split in their own order; the last batch is never dropped."""
-    return DataLoader(split, batch_size=batch_size, **_options(workers, pin_memory))
+def eval_loader(split: Any, batch_size: int, machine: Machine) -> DataLoader[Any]:
+    """All images of a split in their own order; the last batch is never dropped. Images of several sizes come one by
+    one."""
+    several = len(set(getattr(split, "sizes", ()))) > 1
+    return DataLoader(split, batch_size=1 if several else batch_size, **_options(machine))
 
 
-def _options(workers: int, pin_memory: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, "persistent_workers": workers > 0}
+def _options(machine: Machine) -> dict[str, Any]:
+    workers, pin = machine.workers, machine.device == "cuda"
+    options: dict[str, Any] = {"num_workers": workers, "pin_memory": pin, "persistent_workers": workers > 0}
     if workers > 0 and sys.platform == "linux":
         # A run is a child of a fork server and would start its workers by another one, which takes seconds each.
         options["multiprocessing_context"] = "fork"

@@ -12,6 +12,7 @@ A split's Dice (distance) is the mean over structures of the mean over cases.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,22 @@ class MaskScores:
     hd95: Floats | None = None
     said_unmasked: Counts | None = None
     groups: NDArray[np.str_] | None = None
+
+    @classmethod
+    def of(
+        cls, arrays: Mapping[str, NDArray[Any]], ids: Sequence[str] = (), groups: Sequence[str] | None = None
+    ) -> MaskScores:
+        """Scores from arrays by name, as a run's ``predictions_<split>.npz`` has them."""
+        together = arrays.get("groups", groups)
+        return cls(
+            np.asarray(ids, dtype=np.str_),
+            arrays["true"],
+            arrays["said"],
+            arrays["hit"],
+            arrays.get("hd95"),
+            arrays.get("said_unmasked"),
+            None if together is None else np.asarray(together, dtype=np.str_),
+        )
 
     @property
     def targets(self) -> Counts:

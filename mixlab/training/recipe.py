@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -41,14 +41,21 @@ class Recipe:
     """Learning rate at the first step of the warm-up."""
     floor_rate: float = 1e-5
     """Learning rate at the end of the cosine."""
+    loss: str | None = None
+    """Loss: cross_entropy, or bce for labels; of masks dice_ce, dice or cross_entropy, or for overlapping structures
+    dice_bce, dice or bce. By default the first that the data set can have."""
     label_smoothing: float = 0.1
-    """Label smoothing of the cross-entropy; not used for multi-label data."""
+    """Label smoothing of the cross-entropy; not used for multi-label data and overlapping structures."""
     class_weights: Literal["balanced", "none"] = "balanced"
-    """Weights of the classes in the loss: inverse to their frequency in the training split, or all one."""
+    """Weights of the classes in the loss: inverse to their frequency in the training split (of masks: in
+    pixels), or all one."""
     sampler: Literal["shuffle", "balanced"] = "shuffle"
     """Order of the training images: each once an epoch, or drawn so that classes are equally frequent."""
     affine_std: float = 0.1
     """Random affine map: standard deviation of the noise on the entries of the matrix (0 switches it off)."""
+    crop_size: int | list[int] | None = None
+    """Masks: train on a random crop of this size from each image, and predict with a window of it that slides; a number
+    or one per axis in (D, H, W) order. By default whole images, which must then have one size."""
     flips: bool = False
     """Flip images at random along the axes that the data set's card allows."""
     clip_norm: float | None = None
@@ -62,7 +69,7 @@ class Recipe:
     ema_decay: float | None = None
     """Decay of the moving average of the weights, which is then validated and tested, in (0, 1)."""
     early_stopping: int | None = None
-    """Epochs without a better validation macro F1 after which training stops."""
+    """Epochs without a better validation score (macro F1; of masks Dice) after which training stops."""
     head_dropout: float | None = None
     """Dropout probability in the head, for heads that have a dropout layer."""
 
@@ -77,6 +84,8 @@ class Recipe:
         for name in ("weight_decay", "warmup_rate", "floor_rate", "affine_std"):
             value = getattr(self, name)
             self._check(name, _finite(value) and value >= 0, "a number of at least 0", getattr(Recipe, name))
+        axes = self.crop_size if isinstance(self.crop_size, list) else [self.crop_size or 1]
+        self._check("crop_size", bool(axes) and all(n >= 1 for n in axes), "sizes of at least 1", 128)
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)", 0.1)
         hints = {"clip_norm": 1.0, "new_lr_scale": 10, "layer_decay": 0.75, "ema_decay": 0.999, "head_dropout": 0.1}
         for name, hint in hints.items():
@@ -113,16 +122,31 @@ class Recipe:
         return max(1, math.ceil(self.iterations / max(1, steps_per_epoch)))
 
 
-# The short recipe is for small images and minutes of CPU time.
+def sizes(size: int | Sequence[int] | None, dims: int) -> tuple[int, ...] | None:
+    """A size as one number an axis."""
+    return (size,) * dims if isinstance(size, int) else None if size is None else tuple(size)
+
+
+# What the study changes for masks; the short recipes are for small images and minutes of CPU time.
+_MASKS: dict[str, Any] = {
+    "batch_size": 32,
+    "weight_decay": 0.01,
+    "label_smoothing": 0.0,
+    "class_weights": "none",
+    "affine_std": 0.06,
+}
+_SHORT: dict[str, Any] = {
+    "epochs": 30,
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "schedule_per": "step",
+    "warmup_epochs": 3,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "study": {},
-    "short": {
-        "epochs": 30,
-        "batch_size": 64,
-        "learning_rate": 2e-3,
-        "schedule_per": "step",
-        "warmup_epochs": 3,
-    },
+    "short": _SHORT,
+    "segmentation": _MASKS,
+    "segmentation-short": {**_SHORT, **_MASKS, "batch_size": 8},
 }
 
 

@@ -1,40 +1,43 @@
-"""The Lightning module: a model, its loss and what is done with a batch. Classification and multi-label."""
+"""The Lightning module: a model and what is done with a batch; each kind of task in a file of its own."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixlab.training.augment import Augment, Normalise
 from mixlab.training.averaging import averaged
 from mixlab.training.checks import head_dropouts
+from mixlab.training.crops import outside_of_masks
 from mixlab.training.determinism import STEP, reseed
 from mixlab.training.guard import Diverged, Guard
-from mixlab.training.metrics import split_metrics
 from mixlab.training.optimiser import freeze_backbone, make_optimizer
 from mixlab.training.recipe import Recipe
 from mixlab.training.schedule import make_scheduler
 
 
 class ImageTask(pl.LightningModule):
-    """Trains ``model`` to classify images.
+    """Trains ``model`` on images; a subclass says with which loss and metrics.
 
     Args:
-        model: maps ``(B, C, *spatial)`` to logits ``(B, K)``.
+        model: maps ``(B, C, *spatial)`` to logits.
         card: the data set's card (task, classes, mean, std, flips, spatial_dims).
         recipe: how to train.
         seed: the run's seed.
-        train_targets: targets of the training split, for the class weights; None for a task that only predicts.
+        train: the training split, for what the loss needs of it; None for a task that only predicts.
         epochs, steps_per_epoch: length of the training, for the schedule.
     """
 
     class_weights: Tensor | None
+
+    #: Validation metrics that a run's history has, of those of :meth:`metrics`.
+    followed: ClassVar[tuple[str, ...]]
+    #: The output of :meth:`predict_step` that must be finite.
+    finite: ClassVar[str]
 
     def __init__(
         self,
@@ -43,20 +46,18 @@ class ImageTask(pl.LightningModule):
         recipe: Recipe,
         *,
         seed: int = 0,
-        train_targets: NDArray[Any] | None = None,
+        train: Any = None,
         epochs: int = 1,
         steps_per_epoch: int = 1,
     ) -> None:
         super().__init__()
         self.model = model
-        self.kind: Literal["classification", "multilabel"] = card.task
+        self.card = card
         self.recipe, self.seed = recipe, seed
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self.normalise = Normalise(card.mean, card.std, card.spatial_dims)
-        self.augment = Augment(recipe.affine_std, card.flips if recipe.flips else ())
-        self.register_buffer(
-            "class_weights", _class_weights(card, recipe, train_targets) if train_targets is not None else None
-        )
+        self.augment = Augment(recipe.affine_std, card.flips if recipe.flips else (), outside_of_masks(card))
+        self.register_buffer("class_weights", self.weights(train) if train is not None else None)
         if recipe.head_dropout is not None:
             for layer in head_dropouts(model):
                 layer.p = recipe.head_dropout
@@ -68,6 +69,26 @@ class ImageTask(pl.LightningModule):
         self.last_rate = 0.0
         self.validation: dict[str, Any] = {}
         self._outputs: list[dict[str, Tensor]] = []
+
+    # What a kind of task says
+
+    def weights(self, train: Any) -> Tensor | None:
+        """Weights of the classes ``(K,)`` from the training split; None for none."""
+        raise NotImplementedError
+
+    def training_loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a batch of images in [0, 1], weighted and smoothed as the recipe says, a scalar."""
+        raise NotImplementedError
+
+    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """What is known of each case of a batch, on the CPU; ``losses`` (B,) are plain: no weights, no smoothing."""
+        raise NotImplementedError
+
+    def metrics(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Metrics of a split from what :func:`collect` made of its batches."""
+        raise NotImplementedError
+
+    # What all have in common
 
     @property
     def evaluated(self) -> nn.Module:
@@ -93,26 +114,23 @@ class ImageTask(pl.LightningModule):
         scheduler = make_scheduler(optimizer, self.recipe, epochs=self.epochs, steps_per_epoch=self.steps_per_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def prepare(self, images: Tensor, *, augment: bool = False) -> Tensor:
-        """Augment and normalise a batch of images in [0, 1], in full precision whatever the training's precision."""
+    def prepare(self, images: Tensor) -> Tensor:
+        """Normalise a batch of images in [0, 1], in full precision whatever the training's precision."""
         with torch.autocast(images.device.type, enabled=False):
-            images = images.float()
-            return self.normalise(self.augment(images) if augment else images)
+            return self.normalise(images.float())
+
+    def prepare_training(self, images: Tensor, masks: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Augment a batch, with its masks, and normalise it."""
+        with torch.autocast(images.device.type, enabled=False):
+            images, masks = self.augment(images.float(), masks)
+            return self.normalise(images), masks
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         reseed(self.seed, STEP, self.current_epoch, batch_idx)
-        images, targets, _ = batch
-        logits = self.model(self.prepare(images, augment=True))
-        loss = self.loss(logits.float(), targets)
+        loss = self.training_loss(batch[0], batch[1])
         self.guard.add_loss(loss)
         self.train_loss.append(loss.detach())
         return loss
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss that is trained: weighted and smoothed as the recipe says."""
-        if self.kind == "multilabel":
-            return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.class_weights)
-        return F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=self.recipe.label_smoothing)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.last_rate = max(group["lr"] for group in optimizer.param_groups)
@@ -135,40 +153,12 @@ class ImageTask(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         found = collect(self._outputs)
         self._outputs = []
-        if not np.isfinite(found["probabilities"]).all():
+        if not np.isfinite(found[self.finite]).all():
             raise Diverged(self.global_step, self.current_epoch + 1, "validation output")
-        self.validation = split_metrics(found["probabilities"], found["targets"], self.kind, found["loss"])
-
-    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """Probabilities, and the plain loss (no weights, no smoothing), of each image of a batch."""
-        images, targets, _ = batch
-        logits = self.evaluated(self.prepare(images)).float()
-        if self.kind == "multilabel":
-            losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-            probabilities = logits.sigmoid()
-        else:
-            losses = F.cross_entropy(logits, targets, reduction="none")
-            probabilities = logits.softmax(dim=1)
-        return {"probabilities": probabilities.cpu(), "targets": targets.cpu(), "losses": losses.cpu()}
+        self.validation = self.metrics(found)
 
 
 def collect(outputs: list[dict[str, Tensor]]) -> dict[str, Any]:
-    """Join the outputs of batches: ``probabilities`` (N, K), ``targets`` and the mean ``loss``."""
-    return {
-        "probabilities": torch.cat([o["probabilities"] for o in outputs]).numpy(),
-        "targets": torch.cat([o["targets"] for o in outputs]).numpy(),
-        "loss": float(torch.cat([o["losses"] for o in outputs]).double().mean()),
-    }
-
-
-def _class_weights(card: Any, recipe: Recipe, targets: NDArray[Any]) -> Tensor | None:
-    """Weights of the classes, or of the positives of each label; 1 for what does not occur in the training split."""
-    if recipe.class_weights == "none":
-        return None
-    if card.task == "multilabel":
-        positives = targets.sum(axis=0).astype(np.float64)
-        weights = np.where(positives > 0, (len(targets) - positives) / np.maximum(positives, 1), 1.0)
-    else:
-        counts = np.bincount(targets, minlength=len(card.classes)).astype(np.float64)
-        weights = np.where(counts > 0, len(targets) / (len(counts) * np.maximum(counts, 1)), 1.0)
-    return torch.from_numpy(weights).float()
+    """Join the outputs of batches as arrays, the cases along the first axis, and the mean ``loss``."""
+    joined = {name: torch.cat([o[name] for o in outputs]).numpy() for name in outputs[0]}
+    return {**joined, "loss": float(joined["losses"].astype(np.float64).mean())}

@@ -15,7 +15,7 @@ from mixlab.baselines import BASELINES, Baseline, baseline_info, make_baseline
 from mixlab.baselines import loading as baseline_loading
 from mixlab.baselines.rad_dino import RadDino
 from mixlab.cli import main
-from mixlab.data import DataConfig
+from mixlab.data import DataConfig, describe
 from mixlab.errors import UserError
 from mixlab.models import ModelConfig
 from mixlab.studies.evaluation import evaluate_run
@@ -164,7 +164,7 @@ def test_baselines_have_recipes_and_errors_of_their_own() -> None:
 
 def test_layer_decay_needs_blocks() -> None:
     with pytest.raises(UserError, match=r"layer_decay: expected a model with stages of blocks"):
-        check_recipe(Recipe(layer_decay=0.8), DataConfig(), create_model("resnet18", num_classes=2))
+        check_recipe(Recipe(layer_decay=0.8), describe("digits"), create_model("resnet18", num_classes=2))
 
 
 @pytest.mark.slow

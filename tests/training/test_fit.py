@@ -46,9 +46,9 @@ def test_it_learns_in_every_dimension(size: tuple[int, ...], tmp_path: Path) -> 
     model = ToyNet(spatial_dims=dims, dropout=0.0)
     result, records = train(tmp_path, recipe, model, ToyCard(spatial_dims=dims), splits)
     assert result.epochs == 15 == len(records)
-    assert result.best.macro_f1 > 0.7
+    assert result.best.value > 0.7
     best = max(records, key=lambda r: r["val/macro_f1"])
-    assert (result.best.epoch, result.best.macro_f1) == (best["epoch"], best["val/macro_f1"])
+    assert (result.best.epoch, result.best.value) == (best["epoch"], best["val/macro_f1"])
 
 
 def test_best_weights_give_the_validation_score_of_their_epoch(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_balanced_sampling_of_labels_is_refused() -> None:
 def test_bfloat16_on_request(tmp_path: Path) -> None:
     machine = Machine(precision="bf16-mixed")
     result = fit(ToyNet(), ToyCard(), toy_splits(), Recipe(epochs=1), seed=0, folder=tmp_path, machine=machine)
-    assert np.isfinite(result.best.macro_f1)
+    assert np.isfinite(result.best.value)
 
 
 def test_the_precision_of_a_cpu_is_full_unless_asked_for() -> None:

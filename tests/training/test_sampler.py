@@ -6,9 +6,10 @@ import torch
 
 from mixlab.training.determinism import SeededSplit, derive_seed, reseed
 from mixlab.training.loaders import eval_loader, train_loader
+from mixlab.training.machine import Machine
 from mixlab.training.recipe import Recipe
 from mixlab.training.sampler import EpochSampler, balancing_weights
-from tests.training.toys import ToySplit
+from tests.training.toys import ToyCard, ToySplit
 
 
 def indices(sampler: EpochSampler) -> list[int]:
@@ -61,6 +62,8 @@ def test_reading_an_image_draws_the_same_numbers_whatever_was_read_before() -> N
 
 def test_loaders_give_all_validation_images() -> None:
     split = ToySplit(33)
-    assert [len(images) for images, _, _ in eval_loader(split, 16)] == [16, 16, 1]
-    seen = torch.cat([index for _, _, index in train_loader(split, Recipe(batch_size=10), seed=0)])
+    assert [len(images) for images, _, _ in eval_loader(split, 16, Machine())] == [16, 16, 1]
+    seen = torch.cat(
+        [index for _, _, index in train_loader(split, ToyCard(), Recipe(batch_size=10), Machine(), seed=0)]
+    )
     assert sorted(seen.tolist()) == list(range(33))

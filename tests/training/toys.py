@@ -24,6 +24,9 @@ class ToyCard:
     std: tuple[float, ...] = (0.25,)
     flips: tuple[int, ...] = (0,)
     spatial_dims: int = 2
+    name: str = "toy"
+    channels: int = 1
+    overlapping: bool = False
 
 
 class ToySplit(Dataset[tuple[Tensor, Any, int]]):
