@@ -108,7 +108,9 @@ def _predict_masks(run: Path, files: list[Path], output: str | None, card: Any, 
     overwrite = given.get("overwrite", False)
     masks = predict_masks(run, files, Path(output), given.get("device", "auto"), tell, overwrite=overwrite)
     console = Console(stderr=True)
-    shown = track(masks, "segmenting", total=len(files), console=console, transient=True)
+    shown = track(
+        masks, "segmenting", total=len(files), console=console, transient=True, disable=not console.is_terminal
+    )
     rows = [[str(mask.image), str(mask.place), *map(str, mask.pixels)] for mask in shown]
     write_csv([["path", "mask", *(card.classes[number] for number in structures(card))], *rows], None)
     console.print(f"masks:   {output}", highlight=False, soft_wrap=True)

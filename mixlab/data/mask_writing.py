@@ -1,16 +1,13 @@
 """Predicted masks as files that lie over their images, pixel for pixel.
 
-========================  ==========================================  ================================================
-image                     one class a pixel                           overlapping structures
-========================  ==========================================  ================================================
-NIfTI ``case.nii``        ``case.nii.gz``: uint8 class numbers        ``case.nii.gz``: a volume of 0 and 1 for each
-                                                                      structure, along a fourth axis
-any other ``case.tif``    ``case.png``: class numbers, with a palette  ``case/STRUCTURE.png``: 0 and 255
-========================  ==========================================  ================================================
+* NIfTI ``case.nii``: ``case.nii.gz`` of uint8 class numbers; of overlapping structures a volume of 0 and 1 for each,
+  along a fourth axis. ``case.json`` beside it names the classes or the volumes.
+* Any other image, ``case.tif``: ``case.png`` of class numbers with a palette; of overlapping structures
+  ``case/STRUCTURE.png`` of 0 and 255.
 
-A NIfTI mask has the image's affine, axes and zooms, in the order in which the file stores them; ``case.json`` beside it
-names its classes or its volumes. A PNG has the image's width and height as a viewer shows them, that is with the EXIF
-orientation applied, as the reader does; its text chunk ``classes`` names the classes in JSON.
+A NIfTI mask has the image's affine, axes and zooms, in the order in which the file stores them. A PNG has the image's
+width and height as a viewer shows them, that is with the EXIF orientation applied, as the reader does; its text chunk
+``classes`` names the classes in JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Finished runs put to use: metrics on a split, probabilities for image files; masks in :mod:`.prediction`."""
+"""Finished runs put to use: metrics on a split, probabilities for image files.
+
+Masks for image files are in :mod:`mixlab.studies.prediction`.
+"""
 
 from __future__ import annotations
 
@@ -146,11 +149,13 @@ def predict_files(
         tell: called with each sentence that the user should know.
 
     Raises:
-        UserError: files that are missing or cannot be read, all named in one message.
+        UserError: a segmentation run; files that are missing or cannot be read, all named in one message.
     """
     from mixlab.training.fit import predict
 
     run = load_run(path)
+    if run.card.task == "segmentation":
+        raise expected(f"run {run.folder.name}", "a run of a task with classes", run.card.task, "predict_masks")
     split = image_files(files, run.card)
     size, (machine, events) = run.config.recipe.batch_size, machine_for(run, device)
     for message in dict.fromkeys(event["message"] for event in events):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from mixlab.data import DataCard
 from mixlab.data.loose_files import FilesToSegment, files_to_segment
 from mixlab.data.mask_writing import check_places, count_pixels, mask_files, mask_place
-from mixlab.errors import Quoted, UserError, expected
+from mixlab.errors import Quoted, expected
 from mixlab.studies.evaluation import TrainedRun, load_run, machine_for
 from mixlab.training.files import write_atomically
 from mixlab.training.machine import Machine
@@ -38,8 +39,9 @@ def predict_masks(
 ) -> Iterator[WrittenMask]:
     """Segment image files with a run's best weights; see :mod:`mixlab.data.mask_writing` for what is written.
 
-    The model sees the images as its training did, and each mask has the pixels of its own file. Everything is checked
-    at once, each mask is computed and written when it is asked for.
+    The model sees the images as in its training: resized if that had images of one size, at their own size by a sliding
+    window if it had crops of images that were not resized. Each mask has the pixels of its own file. Everything is
+    checked at once; each mask is computed and written when it is asked for.
 
     Args:
         path: the folder of a segmentation run.
@@ -50,15 +52,14 @@ def predict_masks(
         overwrite: replace masks that exist.
 
     Raises:
-        UserError: a run of another task; files that are missing, cannot be read, are of other dimensions or too small
-            for the model; masks that exist or would share a name; a folder that cannot be written.
+        UserError: a run of another task; files that are missing, cannot be read, are of other dimensions; masks that
+            exist or would share a name; a folder that cannot be written.
     """
     run = load_run(path)
     if run.card.task != "segmentation":
         raise expected(f"run {run.folder.name}", "a segmentation run", run.card.task, "no masks of it")
     check_places(files, folder, run.card, overwrite=overwrite)
-    cases = files_to_segment(files, run.card)
-    _check_sizes(run.model, cases)
+    cases = files_to_segment(files, _presented_as(run))
     machine, events = machine_for(run, device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +70,13 @@ def predict_masks(
     for message in dict.fromkeys(event["message"] for event in [*cases.events, *events]):
         tell(message)
     return _masks(run, files, folder, cases, machine)
+
+
+def _presented_as(run: TrainedRun) -> DataCard:
+    """The run's card; without a size where the training cut crops from images as they were, so that these are too."""
+    if run.config.recipe.crop_size is None or run.config.data.image_size is not None:
+        return run.card
+    return dataclasses.replace(run.card, image_size=None)
 
 
 def _masks(
@@ -83,12 +91,3 @@ def _masks(
             target.parent.mkdir(exist_ok=True)
             write_atomically(target, lambda out, content=content: out.write(content))  # type: ignore[misc]
         yield WrittenMask(file, mask_place(file, folder, run.card), count_pixels(mask, run.card))
-
-
-def _check_sizes(model: Any, cases: FilesToSegment) -> None:
-    """Refuse the first image that is too small for the model."""
-    for size, name in {size: name for name, size in zip(cases.split.ids, cases.split.sizes, strict=True)}.items():
-        try:
-            model.stage_sizes(size)
-        except UserError as error:
-            raise UserError(f"image {name}: {error}") from None

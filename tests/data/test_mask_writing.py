@@ -134,7 +134,10 @@ def test_nifti_2_and_the_other_byte_order(tmp_path: Path) -> None:
 def test_overlapping_structures_of_a_volume_are_a_fourth_axis(tmp_path: Path) -> None:
     nibabel = pytest.importorskip("nibabel")
     volume = picture(3, (5, 6, 7))
-    image = nifti(tmp_path / "a.nii", volume, oblique())
+    stored = nibabel.Nifti1Image(volume, oblique())
+    stored.header["pixdim"][4] = 2.5
+    stored.header.set_xyzt_units("mm", "sec")
+    nibabel.save(stored, image := tmp_path / "a.nii")
     presented = read_image(image)[0]
     levels = (0.2, 0.5, 0.9)
     path, told = write(image, np.stack([presented > level for level in levels]).astype(np.uint8), tmp_path, OVERLAPPING)
@@ -144,6 +147,9 @@ def test_overlapping_structures_of_a_volume_are_a_fourth_axis(tmp_path: Path) ->
     for place, level in enumerate(levels):
         np.testing.assert_array_equal(found.dataobj[..., place], np.clip((volume - low) / (high - low), 0, 1) > level)
     np.testing.assert_array_equal(found.affine, nibabel.load(image).affine)
+    assert (found.header["pixdim"][4], found.header.get_xyzt_units()) == (1, ("mm", "unknown")), (
+        "the fourth axis is no time"
+    )
     assert json.loads(told.read_text()) == {"volumes": ["lung", "heart", "rib/left"]}
     flat = nifti(tmp_path / "flat.nii", picture(3, (5, 6)))
     path, _ = write(flat, np.ones((3, 6, 5), np.uint8), tmp_path, OVERLAPPING)
