@@ -14,7 +14,7 @@ from mixlab.data.masks import IGNORE
 
 
 class RandomCrops(Dataset[tuple[Tensor, Tensor, int]]):
-    """A split of images and masks from each of which a crop is taken, at a place that is drawn anew each time.
+    """Crops of the images and masks of a split, at places that are drawn anew each time.
 
     Where an image is smaller than the crop it is padded at the end: the image with 0, the mask with ``outside``.
     The draws come from torch's generator, which the training seeds for each image.
@@ -23,16 +23,19 @@ class RandomCrops(Dataset[tuple[Tensor, Tensor, int]]):
         split: gives ``(image (C, *spatial), mask (*spatial) or (K, *spatial), index)``.
         size: of the crop, one number an axis.
         outside: value of the mask where there is no image.
+        each: crops from each image.
     """
 
-    def __init__(self, split: Dataset[tuple[Tensor, Tensor, int]], size: Sequence[int], outside: float) -> None:
-        self.split, self.size, self.outside = split, tuple(size), outside
+    def __init__(
+        self, split: Dataset[tuple[Tensor, Tensor, int]], size: Sequence[int], outside: float, each: int = 1
+    ) -> None:
+        self.split, self.size, self.outside, self.each = split, tuple(size), outside, each
 
     def __len__(self) -> int:
-        return len(self.split)  # type: ignore[arg-type]
+        return self.each * len(self.split)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, int]:
-        image, mask, number = self.split[index]
+        image, mask, number = self.split[index // self.each]
         free = [max(0, n - c) for n, c in zip(image.shape[1:], self.size, strict=True)]
         starts = [int(torch.randint(n + 1, ())) for n in free]
         image, mask = (cut(x, starts, self.size) for x in (image, mask))

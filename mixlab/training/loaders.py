@@ -25,9 +25,9 @@ def train_loader(
         epoch: the first epoch; more than 0 for a resumed run.
     """
     weights = balancing_weights(np.asarray(split.targets)) if recipe.sampler == "balanced" else None
-    sampler = EpochSampler(len(split), recipe.batch_size, seed=seed, epoch=epoch, weights=weights)
     crop = sizes(recipe.crop_size, card.spatial_dims)
-    shown = split if crop is None else RandomCrops(split, crop, outside_of_masks(card))
+    shown = split if crop is None else RandomCrops(split, crop, outside_of_masks(card), recipe.crops_per_image)
+    sampler = EpochSampler(len(shown), recipe.batch_size, seed=seed, epoch=epoch, weights=weights)
     return DataLoader(SeededSplit(shown, seed), batch_sampler=sampler, **_options(machine))
 
 

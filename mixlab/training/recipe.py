@@ -58,6 +58,8 @@ class Recipe:
     or one per axis in (D, H, W) order. By default whole images, which must then have one size."""
     flips: bool = False
     """Flip images at random along the axes that the data set's card allows."""
+    crops_per_image: int = 1
+    """Crops that are taken from each image in an epoch; more than one needs `crop_size`."""
     clip_norm: float | None = None
     """Largest norm of the gradient; larger ones are scaled down."""
     layer_decay: float | None = None
@@ -74,7 +76,7 @@ class Recipe:
     """Dropout probability in the head, for heads that have a dropout layer."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate"):
+        for name in ("epochs", "batch_size", "accumulate", "crops_per_image"):
             self._check(name, getattr(self, name) >= 1, "at least 1", 1)
         for name in ("iterations", "early_stopping"):
             value = getattr(self, name)
@@ -92,6 +94,8 @@ class Recipe:
             value = getattr(self, name)
             top = {"layer_decay": 1.0, "ema_decay": 1 - 1e-9, "head_dropout": 1 - 1e-9}.get(name, math.inf)
             self._check(name, value is None or 0 < value <= top, f"null or a number above 0 and at most {top:g}", hint)
+        if self.crops_per_image > 1 and self.crop_size is None:
+            raise expected("recipe.crops_per_image", "1 without crop_size", self.crops_per_image, "crop_size: 128")
         if self.sampler == "balanced" and self.class_weights == "balanced":
             raise expected(
                 "recipe.sampler and recipe.class_weights", "one of them to balance the classes",
