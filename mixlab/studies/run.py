@@ -21,6 +21,7 @@ from mixlab.studies.run_folder import RunFolder, now
 from mixlab.studies.user_files import import_files
 from mixlab.training.checkpoint import LAST, load_best, read_resume
 from mixlab.training.checks import input_size
+from mixlab.training.closed_form import is_fitted_at_once
 from mixlab.training.determinism import INITIAL_WEIGHTS, reseed
 from mixlab.training.fit import FitResult, Listener, evaluate, fit, ignore
 from mixlab.training.guard import Diverged
@@ -110,7 +111,10 @@ def _prepare(run: PlannedRun) -> Prepared:
     events += _extension_events(model)
     if config.recipe.flips and not images.card.flips:
         events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
-    if is_frozen_at_random(config):
+    if is_fitted_at_once(model):
+        message = f"{config.model.name} is fitted in one pass over the training split: the recipe says nothing of it"
+        events.append({"kind": "recipe", "message": message})
+    elif is_frozen_at_random(config):
         events.append({"kind": "recipe", "message": FROZEN})
     return Prepared(images, model, _model_costs(model, size, events), events)
 

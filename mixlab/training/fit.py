@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mixlab.training.checkpoint import STATE_KEY, Best, read_resume, save_best, save_last
+from mixlab.training.closed_form import fit_at_once, is_fitted_at_once
 from mixlab.training.loaders import eval_loader, train_loader
 from mixlab.training.machine import Machine
 from mixlab.training.recipe import Recipe
@@ -157,6 +158,10 @@ def fit(
         Diverged: a loss or gradient was not finite.
     """
     machine = machine or Machine()
+    if is_fitted_at_once(model):
+        best, line = fit_at_once(model, card, splits, recipe, folder, machine)
+        on_epoch({**line, "epochs": 1, "best": best.to_plain()})
+        return FitResult(1, 0, best, False)
     resume = read_resume(folder)
     train = train_loader(splits["train"], card, recipe, machine, seed=seed, epoch=resume.epoch if resume else 0)
     val = eval_loader(splits["val"], recipe.batch_size, machine)

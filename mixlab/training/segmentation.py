@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -104,11 +104,11 @@ class SegmentationTask(ImageTask):
             found["hd95"] = torch.stack([hausdorff(s, t, step) for s, t, step in zip(said, truth, steps, strict=True)])
         return found
 
-    def planes(self, masks: Tensor) -> Tensor:
-        """Index maps or planes as one bool plane a structure, ``(B, K, *spatial)``."""
+    def planes(self, masks: Tensor, classes: Iterable[int] | None = None) -> Tensor:
+        """Index maps or planes as one bool plane a structure, or of each of ``classes``, ``(B, K, *spatial)``."""
         if self.card.overlapping:
             return masks.bool()
-        return torch.stack([masks == k for k in self.structures], dim=1)
+        return torch.stack([masks == k for k in classes or self.structures], dim=1)
 
     def metrics(self, found: dict[str, Any]) -> dict[str, Any]:
         """Those of :class:`mixlab.training.mask_scores.MaskScores`, and the ``loss``."""
