@@ -56,7 +56,7 @@ def test_it_tells_what_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["backends"] == backend_status()
     assert {name: row["version"] for name, row in found["requirements"].items()}["rich"] == metadata.version("rich")
     assert set(found["extras"]) == set(metadata.metadata("mixlab").get_all("Provides-Extra") or [])
-    assert list(found["extras"]["medical"]["packages"]) == ["monai", "nibabel", "pydicom"]
+    assert list(found["extras"]["medical"]["packages"]) == ["nibabel", "pydicom"]
     code, text = doctor(capsys)
     assert code == 0
     titles = ("installation", "devices", "native kernel", "local attention", "extras", "data folders")

@@ -65,19 +65,6 @@ class UNetOptions:
         return [self.strides] * (len(self.channels) - 1) if isinstance(self.strides, int) else list(self.strides)
 
 
-def import_unet(where: str) -> Any:
-    """MONAI's class.
-
-    Raises:
-        UserError: MONAI is not installed.
-    """
-    try:
-        from monai.networks.nets.unet import UNet
-    except ImportError:
-        raise expected(where, "the package monai", None, "pip install 'mixlab[medical]'") from None
-    return UNet
-
-
 class _UNet(Baseline):
     """What both have in common: MONAI's network at ``body``, and images of any size."""
 
@@ -91,8 +78,9 @@ class _UNet(Baseline):
 
     def __init__(self, config: BaselineConfig) -> None:
         super().__init__(config)
+        from monai.networks.nets.unet import UNet as Network  # imported late: MONAI takes seconds
+
         where = f"model {config.architecture}"
-        network = import_unet(where)
         if config.features_only:
             raise expected(where, "logits at every pixel", Quoted("features_only=True"), "features_only=False")
         if config.num_classes < 1:
@@ -101,7 +89,7 @@ class _UNet(Baseline):
         strides = self.options.each_stride()
         self.multiple = math.prod(strides)
         self.stem = self.make_stem()
-        self.body = network(
+        self.body: Any = Network(
             spatial_dims=config.spatial_dims,
             in_channels=config.in_channels if self.stem is None else self.stem.dim,
             out_channels=config.num_classes,
@@ -161,8 +149,7 @@ class UNet(_UNet):
     are cut to the image. The fifth level was added in the study to match a MetaFormer's parameters.
 
     Source: Ronneberger et al. (arXiv:1505.04597); Kerfoot et al. (doi:10.1007/978-3-030-12029-0_40) for the residual
-    units; widths of the local-attention study that mixlab reproduces. It needs MONAI (``pip install
-    'mixlab[medical]'``).
+    units; widths of the local-attention study that mixlab reproduces.
     """
 
     default_channels = (64, 128, 320, 512, 1024)

@@ -59,7 +59,7 @@ def kind_of(path: Path) -> str | None:
 
 def needs_medical(where: str) -> UserError:
     """The error for a medical format without the extra."""
-    return expected(where, "MONAI, nibabel and pydicom to read NIfTI and DICOM", None, "pip install 'mixlab[medical]'")
+    return expected(where, "nibabel and pydicom to read NIfTI and DICOM", None, "pip install 'mixlab[medical]'")
 
 
 @functools.cache

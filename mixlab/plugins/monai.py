@@ -1,4 +1,4 @@
-"""MetaFormers as encoders of MONAI's ``FlexibleUNet`` (``pip install "mixlab[medical]"``), 2D and 3D.
+"""MetaFormers as encoders of MONAI's ``FlexibleUNet``, 2D and 3D.
 
 Importing this file registers every architecture of mixlab under its name:
 

@@ -141,11 +141,11 @@ def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     real = builtins.__import__
     medical.cache_clear()
 
-    def without_monai(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("monai"):
+    def without_pydicom(name: str, *rest: Any, **more: Any) -> Any:
+        if name.startswith("pydicom"):
             raise ImportError(name)
         return real(name, *rest, **more)
 
-    monkeypatch.setattr(builtins, "__import__", without_monai)
+    monkeypatch.setattr(builtins, "__import__", without_pydicom)
     with pytest.raises(UserError, match=r"mixlab\[medical\]"):
         read_header(tmp_path / "a.nii.gz")

@@ -7,11 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
-
-pytest.importorskip("monai", reason="the plug needs MONAI (extra medical)")
-
 from monai.networks.nets.flexible_unet import FLEXUNET_BACKBONE, FlexibleUNet
+from torch import nn
 
 import mixlab.plugins.monai as plug
 from mixlab import create_model
