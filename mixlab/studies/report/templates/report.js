@@ -98,6 +98,15 @@
     });
   });
 
+  document.querySelectorAll(".choice").forEach((choice) => {
+    const select = choice.querySelector("select");
+    const blocks = choice.querySelectorAll(".chosen");
+    if (select) {
+      select.addEventListener("change", () => blocks.forEach((block, i) => { block.hidden = i !== select.selectedIndex; }));
+      select.dispatchEvent(new Event("change"));  // a browser may keep the choice when the page is loaded again
+    }
+  });
+
   // A link to something inside a closed block opens the block.
   function reveal() {
     const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
