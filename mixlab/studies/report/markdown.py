@@ -55,7 +55,7 @@ def _measures(summary: StudySummary) -> list[Measure]:
     """The scores of the table; the one that ranks comes first."""
     first = Measure("test", summary.metric, f"test {summary.metric_name}", "")
     if summary.study.masks:
-        return [first, *(measure for measure in measures(summary) if measure.metric != summary.metric)]
+        return [first, *(m for m in measures(summary) if (m.split, m.metric) != ("test", summary.metric))]
     return [first, *(Measure("test", metric, METRIC_NAMES[metric], "") for metric in ("balanced_accuracy", "auroc"))]
 
 

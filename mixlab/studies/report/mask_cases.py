@@ -61,6 +61,11 @@ class LabelCases:
         means = mean(mean(self.dice, 2), 0)
         return {str(case): float(value) for case, value in zip(self.ids, means, strict=True) if not np.isnan(value)}
 
+    def runs_with(self, case: str) -> int:
+        """How many runs have a Dice of a case: those whose mean :attr:`overall_dice` is."""
+        of_case = self.dice[:, self.ids == case]
+        return int((~np.isnan(of_case)).any(axis=(1, 2)).sum())
+
 
 def label_cases(summary: StudySummary) -> list[LabelCases]:
     """The cases of every label with predictions of masks, in the order of the ranking."""

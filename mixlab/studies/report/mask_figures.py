@@ -46,9 +46,8 @@ def dice_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json | No
     """Dice of the test cases: a view a structure, in it a box a label, best label on top."""
     values = [(label, label.case_dice) for label in cases]
 
-    def x_axis(name: str, shown: Floats) -> Json:
-        low = max(0.0, float(shown.min()) - 0.02)
-        return axis(f"test Dice of a case, {text(name, 60)}", range=[low, 1.015])
+    def x_axis(shown: Floats) -> Json:
+        return axis("test Dice of a case", range=[max(0.0, float(shown.min()) - 0.02), 1.015])
 
     return _figure("structure-dice", summary, values, _PLAIN, x_axis)
 
@@ -56,15 +55,15 @@ def dice_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json | No
 def distance_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json | None:
     """Hausdorff distance likewise, on a square-root scale."""
     values = [(label, found) for label in cases if (found := label.case_hd95) is not None]
-    title = with_unit("95 % Hausdorff distance of a case", distance_unit(summary))
+    title = with_unit("HD95 of a case", distance_unit(summary))
 
-    def x_axis(name: str, shown: Floats) -> Json:
+    def x_axis(shown: Floats) -> Json:
         high = float(shown.max())
         ticks = [tick for place, tick in enumerate(TICKS) if place < 2 or tick <= high]
         places = [float(np.sqrt(tick)) for tick in ticks]
         ends = [-0.02 * np.sqrt(high), 1.04 * max(1.0, np.sqrt(high))]
         named = {"tickvals": places, "ticktext": [str(tick) for tick in ticks], "range": ends}
-        return axis(f"{title}, {text(name, 60)}", tickmode="array", **named)
+        return axis(title, tickmode="array", **named)
 
     return _figure("structure-distance", summary, values, _ROOT, x_axis)
 
@@ -74,7 +73,7 @@ def _figure(
     summary: StudySummary,
     values: Sequence[tuple[LabelCases, Floats]],
     scale: _Scale,
-    x_axis: Callable[[str, Floats], Json],
+    x_axis: Callable[[Floats], Json],
 ) -> Json | None:
     names, views = summary.study.structures, []
     together = [(label, mean(found, 1)) for label, found in values]
@@ -92,14 +91,14 @@ def _view(
     summary: StudySummary,
     columns: Sequence[tuple[LabelCases, Floats]],
     scale: _Scale,
-    x_axis: Callable[[str, Floats], Json],
+    x_axis: Callable[[Floats], Json],
 ) -> Json:
     styles, data = styles_of(summary), []
     for y, (label, column) in enumerate(columns):
         data += _box(label, column, y, styles[label.label.label], scale)
     every = np.concatenate([column[~np.isnan(column)] for _, column in columns])
-    names = category_axis([label.label.label for label, _ in columns], most=60, autorange="reversed")
-    return view(structure, data, 100 + 36 * len(columns), xaxis=x_axis(structure, every), yaxis=names, showlegend=False)
+    names = category_axis([label.label.label for label, _ in columns], most=60, range=[len(columns) - 0.5, -0.5])
+    return view(structure, data, 70 + 34 * len(columns), xaxis=x_axis(every), yaxis=names, showlegend=False)
 
 
 def _box(label: LabelCases, column: Floats, y: int, style: Style, scale: _Scale) -> list[Json]:

@@ -105,6 +105,11 @@ class Gallery:
     extremes: list[Extremes] = field(default_factory=list)
     pictures: dict[str, Picture] = field(default_factory=dict)
 
+    @property
+    def widest(self) -> int:
+        """The most pictures beside each other of a case of the spread."""
+        return max((len(case.panels) for case in self.spread), default=1)
+
 
 class _Painter:
     """Makes the panels of one study and remembers its pictures."""
@@ -136,7 +141,7 @@ class _Painter:
     def said(self, label: LabelCases, run: RunRecord, example: MaskExample, head: str) -> Panel:
         """A prediction, filled, under the contour of the truth."""
         mean = label.overall_dice.get(example.case)
-        runs, title = len(label.label.runs), f"{label.label.label}, {_who(run)}"
+        runs, title = label.runs_with(example.case), f"{label.label.label}, {_who(run)}"
         title += f"; Dice is the mean over {count(runs, 'run')}" if runs > 1 else ""
         alt = f"{label.label.label} on {example.case}, Dice {score(mean)}"
         return self._panel(head, example, example.said, alt, f"Dice {score(mean)}", title)

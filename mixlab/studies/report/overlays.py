@@ -24,11 +24,11 @@ COLOURS = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#f0e442", "#cc79a7", "#0
 #: How fills past the first eight structures are cut: direction of the stripes.
 PATTERNS = ("plain", "falling", "rising", "level", "upright")
 #: Opacity of a fill, and of what lies over ignored pixels.
-FILL, VEIL = 0.45, 0.6
+FILL, VEIL = 0.35, 0.6
 #: Overlays are drawn this wide or high at least, so that contours are thin beside the pixels of small images.
 DRAWN = 320
 #: Width of contours and of their dark casing, and period of stripes, as shares of the drawn size.
-LINE, CASING, PERIOD = 0.008, 0.004, 0.045
+LINE, CASING, PERIOD = 0.007, 0.003, 0.045
 #: Number of colours of a palette.
 PALETTE = 256
 
@@ -103,16 +103,17 @@ def _larger(pixels: NDArray[Any], times: int) -> NDArray[Any]:
 def _filled(fill: Bits, times: int, size: int) -> Bytes:
     """The fills, ``(H, W, 4)``. Colours are mixed for the few combinations of structures that occur, not for pixels."""
     combinations, which = _combinations(fill)
-    used = range(1, 1 + (len(fill) - 1) // len(COLOURS)) if len(fill) else range(0)
+    cut = PATTERNS[1 : 1 + (len(fill) - 1) // len(COLOURS)]
+    # Bit b of a pixel's phase says whether fills of the b-th cut pattern are seen there.
     phase = np.zeros([times * side for side in fill.shape[1:]], dtype=np.int64)
-    for bit, pattern in enumerate(used):
-        phase |= _stripes(PATTERNS[pattern % len(PATTERNS)], phase.shape, size).astype(np.int64) << bit
-    phases = 1 << len(used)
+    for bit, pattern in enumerate(cut):
+        phase |= _stripes(pattern, phase.shape, size).astype(np.int64) << bit
+    phases = 1 << len(cut)
     colours = np.zeros((len(combinations) * phases, 4), dtype=np.uint8)
     for number, combination in enumerate(combinations):
+        bits = [(k, PATTERNS.index(pattern_of(k)) - 1) for k in combination]
         for p in range(phases):
-            cut = [k for k in combination if k < len(COLOURS) or p >> (k // len(COLOURS) - 1) & 1]
-            colours[number * phases + p] = _mixed(cut)
+            colours[number * phases + p] = _mixed([k for k, bit in bits if bit < 0 or p >> bit & 1])
     return colours[_larger(which, times) * phases + phase]
 
 
@@ -131,7 +132,7 @@ def _combinations(fill: Bits) -> tuple[list[list[int]], NDArray[np.int64]]:
 def _stripes(pattern: str, shape: tuple[int, ...], size: int) -> Bits:
     """The part of each pixel's fill that stays, ``(H, W)``; about half of all pixels."""
     y, x = np.ogrid[: shape[0], : shape[1]]
-    along = {"plain": 0 * (x + y), "falling": x - y, "rising": x + y, "level": y + 0 * x, "upright": x + 0 * y}
+    along = {"falling": x - y, "rising": x + y, "level": y + 0 * x, "upright": x + 0 * y}
     period = max(4, round(PERIOD * size))
     return np.asarray(along[pattern] % period < period // 2 + 1)
 
@@ -140,7 +141,9 @@ def _mixed(structures: list[int]) -> tuple[int, int, int, int]:
     """The colour of structures that lie on one another: their mean, more opaque with each."""
     if not structures:
         return 0, 0, 0, 0
-    red, green, blue = np.mean([_rgb(colour_of(k)) for k in structures], axis=0).round().astype(int).tolist()
+    red, green, blue = (
+        round(sum(shades) / len(shades)) for shades in zip(*(_rgb(colour_of(k)) for k in structures), strict=True)
+    )
     return red, green, blue, round(255 * (1 - (1 - FILL) ** min(len(structures), 3)))
 
 
@@ -162,11 +165,11 @@ def _draw_veil(painted: Bytes, veil: Bits, size: int) -> None:
 
 
 def _draw_contours(painted: Bytes, contour: Bits, times: int, size: int) -> None:
-    """Lines inside the border of each structure, all casings before all lines."""
+    """A line inside the border of each structure and dark ones on its sides, all dark ones first."""
     line, casing = max(1, round(LINE * size)), max(1, round(CASING * size))
     there = [(k, _larger(plane, times)) for k, plane in enumerate(contour) if plane.any()]
     for _, plane in there:
-        painted[_grown(plane, casing) & ~_shrunk(plane, line + casing)] = (0, 0, 0, 170)
+        painted[_grown(plane, casing) & ~_shrunk(plane, line + casing)] = (0, 0, 0, 120)
     for k, plane in there:
         painted[plane & ~_shrunk(plane, line)] = (*_rgb(colour_of(k)), 255)
 

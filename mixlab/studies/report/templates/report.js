@@ -90,8 +90,9 @@
   }
 
   document.querySelectorAll("table.sortable").forEach((table) => {
-    table.querySelectorAll("thead th").forEach((th, column) => {
+    table.querySelectorAll("thead th").forEach((th, place) => {
       const button = th.querySelector("button");
+      const column = Number(th.dataset.column ?? place);  // given where the head has two rows
       if (button) {
         button.addEventListener("click", () => sortBy(table, column, button));
       }
