@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 #: So many cases beyond the whiskers are drawn for a box, those farthest from it.
 FAR = 30
-#: Ticks of the distance axis, in its own unit; as many as reach.
+#: Ticks of the distance axis, in its own unit; those for which there is room.
 TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 #: The view of all structures together.
 ALL = "all structures"
@@ -58,14 +58,21 @@ def distance_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json 
     title = with_unit("HD95 of a case", distance_unit(summary))
 
     def x_axis(shown: Floats) -> Json:
-        high = float(shown.max())
-        ticks = [tick for place, tick in enumerate(TICKS) if place < 2 or tick <= high]
-        places = [float(np.sqrt(tick)) for tick in ticks]
-        ends = [-0.02 * np.sqrt(high), 1.04 * max(1.0, np.sqrt(high))]
-        named = {"tickvals": places, "ticktext": [str(tick) for tick in ticks], "range": ends}
-        return axis(title, tickmode="array", **named)
+        reach = max(1.0, float(np.sqrt(shown.max())))
+        ticks = _ticks(reach)
+        named = {"tickvals": [float(np.sqrt(tick)) for tick in ticks], "ticktext": [str(tick) for tick in ticks]}
+        return axis(title, tickmode="array", tickangle=0, range=[-0.02 * reach, 1.04 * reach], **named)
 
     return _figure("structure-distance", summary, values, _ROOT, x_axis)
+
+
+def _ticks(reach: float) -> list[int]:
+    """Ticks up to ``reach``, a square root, with room between them on a phone."""
+    kept = [0]
+    for tick in TICKS[1:]:
+        if np.sqrt(kept[-1]) + 0.08 * reach <= np.sqrt(tick) <= reach:
+            kept.append(tick)
+    return kept
 
 
 def _figure(
