@@ -13,7 +13,7 @@ from mixlab.studies.facts import Facts, facts_of, flat
 #: Table column to test metric, where the study does not say.
 SCORES: Final = {"acc": "balanced_accuracy", "auc": "auroc", "f1": "macro_f1"}
 #: Test metrics that a table's column may be set beside.
-METRICS: Final = ("macro_f1", "balanced_accuracy", "accuracy", "auroc")
+METRICS: Final = ("macro_f1", "balanced_accuracy", "accuracy", "auroc", "dice", "dice_unmasked", "hd95")
 
 
 @dataclass(frozen=True)

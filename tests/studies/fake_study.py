@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from .fake_masks import FakeMasks, Truth, card_of, count, make_truth, predict, save_examples, save_scores
+
 KERNELLED = ("pooling", "sep_conv", "conv", "local_attention")
 PACKAGES = {"torch": "2.11.0", "lightning": "2.6.0", "timm": "1.0.22", "numpy": "2.4.6"}
 
@@ -17,7 +19,8 @@ PACKAGES = {"torch": "2.11.0", "lightning": "2.6.0", "timm": "1.0.22", "numpy": 
 @dataclass
 class FakeStudy:
     """What to write. ``skill`` is each label's log-odds of being right; ``states`` overrides (label, seed) states;
-    ``stand_ins`` says of labels what their runs had stand-ins for, ``variants`` which variant they are."""
+    ``stand_ins`` says of labels what their runs had stand-ins for, ``variants`` which variant they are; with ``masks``
+    the study segments."""
 
     labels: tuple[str, ...] = ("identity", "pooling-k3", "sep_conv-k3", "local_attention-k3")
     skill: dict[str, float] = field(default_factory=lambda: {"identity": -0.6})
@@ -35,6 +38,13 @@ class FakeStudy:
     data: str = "digits"
     stand_ins: dict[str, list[str]] = field(default_factory=dict)
     variants: dict[str, str] = field(default_factory=dict)
+    masks: FakeMasks | None = None
+
+    @property
+    def structures(self) -> int:
+        """Classes of the masks without the background."""
+        assert self.masks is not None
+        return len(self.classes) - (self.masks.background and not self.masks.overlapping)
 
 
 def write_study(folder: Path, spec: FakeStudy) -> Path:
@@ -53,7 +63,7 @@ def write_study(folder: Path, spec: FakeStudy) -> Path:
         "recipe": {"epochs": spec.epochs, "lr": 0.001},
         "created": "2026-01-05T09:00:00+00:00",
     }
-    truth = {split: _truth(rng, spec) for split in ("val", "test")}
+    truth: dict[str, Any] = {split: _truth(rng, spec) for split in ("val", "test")}
     images = rng.integers(0, 255, (spec.examples, 28, 28, 3) if spec.rgb else (spec.examples, 28, 28), dtype=np.uint8)
     for label in spec.labels:
         for seed in spec.seeds:
@@ -71,7 +81,9 @@ def _parts(label: str) -> tuple[str, int | None]:
     return mixer, sizes[0] if sizes else None
 
 
-def _truth(rng: np.random.Generator, spec: FakeStudy) -> tuple[np.ndarray, np.ndarray]:
+def _truth(rng: np.random.Generator, spec: FakeStudy) -> tuple[np.ndarray, np.ndarray] | Truth:
+    if spec.masks is not None:
+        return make_truth(rng, spec.masks, spec.cases, spec.structures, spec.rgb)
     count = len(spec.classes)
     if spec.multilabel:
         return (rng.random((spec.cases, count)) < 0.3).astype(np.float32), rng.normal(1.2, 1.3, (spec.cases, count))
@@ -175,7 +187,7 @@ def _write_run(
     }
     status |= {"message": "" if state == "finished" else f"run {state}: <loss is not finite>", "best": None}
     (run / "status.json").write_text(json.dumps(status))
-    (run / "data_card.json").write_text(json.dumps(_card(spec)))
+    (run / "data_card.json").write_text(json.dumps(_card(spec, truth)))
     skill = spec.skill.get(label, 0.0) + rng.normal(0, spec.seed_sd)
     _write_metrics(run, rng, spec, skill, spec.epochs if state == "finished" else 4)
     if state == "finished":
@@ -187,12 +199,16 @@ def _write_metrics(run: Path, rng: np.random.Generator, spec: FakeStudy, skill: 
     for epoch in range(1, epochs + 1):
         level = (0.75 + 0.1 * skill) * (1 - np.exp(-epoch / 3)) + rng.normal(0, 0.01)
         row = {"epoch": epoch, "step": 10 * epoch, "lr": 0.001, "train/loss": 2 - level, "val/loss": 1.8 - level}
-        row |= {
-            "val/accuracy": level,
-            "val/balanced_accuracy": level,
-            "val/auroc": 0.5 + level / 2,
-            "val/macro_f1": level,
-        }
+        row |= (
+            {"val/dice": level}
+            if spec.masks
+            else {
+                "val/accuracy": level,
+                "val/balanced_accuracy": level,
+                "val/auroc": 0.5 + level / 2,
+                "val/macro_f1": level,
+            }
+        )
         lines.append(json.dumps(row | {"seconds": 1.5}))
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
@@ -216,6 +232,9 @@ def _write_results(
     summary |= {"seconds_per_epoch": 1.2 * cost, "total_seconds": 15 * cost, "peak_memory_mb": 300 + 40 * cost}
     summary |= {"device": "cpu", "best_epoch": spec.epochs - 2}
     for split in ("val", "test"):
+        if spec.masks is not None:
+            summary[split] = _write_masks(run, spec.masks, rng, split, truth[split], skill, (label, seed))
+            continue
         targets = truth[split][0]
         probabilities = _probabilities(rng, spec, skill, truth[split])
         ids = np.array([f"case{i:05d}" for i in range(spec.cases)])
@@ -229,9 +248,22 @@ def _write_results(
     (run / "summary.json").write_text(json.dumps(summary))
 
 
-def _card(spec: FakeStudy) -> dict[str, Any]:
+def _write_masks(
+    run: Path, masks: FakeMasks, rng: np.random.Generator, split: str, truth: Truth, skill: float, who: tuple[str, int]
+) -> dict[str, Any]:
+    """Write predictions, and of the test split examples; return the metrics for ``summary.json``."""
+    said = predict(rng, masks, truth, skill)
+    scores = count(masks, truth, said, rng)
+    if split == "test":
+        save_examples(run / "examples.npz", masks, truth, said, scores)
+        scores = masks.given.get(who, scores)
+    save_scores(run / f"predictions_{split}.npz", scores)
+    return {"loss": 0.5, "hd95_unit": "pixels" if masks.spacing is None else "mm", **scores.metrics()}
+
+
+def _card(spec: FakeStudy, truth: dict[str, Any]) -> dict[str, Any]:
     counts = {name: spec.cases // len(spec.classes) for name in spec.classes}
-    return {
+    card = {
         "name": spec.data,
         "task": "multilabel" if spec.multilabel else "classification",
         "classes": list(spec.classes),
@@ -250,3 +282,4 @@ def _card(spec: FakeStudy) -> dict[str, Any]:
         "notes": ["Writers are not separated between the splits."],
         "fingerprint": "3f0a" * 16,
     }
+    return card if spec.masks is None else card | card_of(spec.masks, truth, spec.classes)

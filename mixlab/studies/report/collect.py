@@ -7,112 +7,21 @@ Only the documented files are read (``config.yaml``, ``environment.json``, ``sta
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from mixlab.errors import expected
 from mixlab.studies.case_metrics import Predictions
 from mixlab.studies.facts import slug
+from mixlab.studies.report.run_record import Json, RunRecord, number
 from mixlab.studies.run_folder import RunFolder
+from mixlab.training.mask_scores import MaskScores
 
-Json = dict[str, Any]
-
-
-@dataclass(eq=False)
-class RunRecord:
-    """All that one run folder says. Missing files are empty values; ``problems`` names those that cannot be read."""
-
-    folder: Path
-    label: str
-    seed: int
-    fold: int | None
-    state: str
-    config: Json
-    environment: Json
-    status: Json
-    summary: Json
-    card: Json
-    history: list[Json]
-    problems: list[str] = field(default_factory=list)
-    _arrays: dict[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.name
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run ended well and has results."""
-        return self.state == "finished" and bool(self.summary)
-
-    @property
-    def mixer(self) -> str:
-        """The token mixer's name; the label where the run does not say."""
-        model = self.config.get("model")
-        mixer = self.summary.get("mixer") or (model.get("token_mixer") if isinstance(model, dict) else None)
-        return mixer if isinstance(mixer, str) else self.label
-
-    @property
-    def data(self) -> str:
-        """The data set's name, as the run was told it; scores on different ones are never compared."""
-        data = self.config.get("data")
-        return str((data.get("name") if isinstance(data, dict) else None) or self.card.get("name") or "")
-
-    def score(self, split: str, metric: str) -> float | None:
-        """A number of ``summary.json``, for instance ``score("test", "macro_f1")``; None where there is none."""
-        return number((self.summary.get(split) or {}).get(metric))
-
-    def value(self, key: str) -> float | None:
-        """A number of the top level of ``summary.json``, for instance ``value("parameters")``."""
-        return number(self.summary.get(key))
-
-    def events(self) -> list[Json]:
-        """The recorded events, each with ``kind`` and ``message``."""
-        return [e if isinstance(e, dict) else {"kind": "event", "message": e} for e in self.summary.get("events") or []]
-
-    def predictions(self, split: str) -> Predictions | None:
-        """The predictions on ``split`` (read once); None, and a problem, where they cannot be read."""
-        if split not in self._arrays:
-            arrays = self._load(f"predictions_{split}.npz", ("ids", "targets", "probabilities"))
-            self._arrays[split] = None
-            if arrays is not None:
-                ids, targets, probabilities = arrays
-                if targets.ndim == 2 and targets.shape[1] == 1:
-                    targets = targets[:, 0]
-                self._arrays[split] = Predictions(ids.astype(str), targets, probabilities.astype(np.float64))
-        found: Predictions | None = self._arrays[split]
-        return found
-
-    def examples(self) -> tuple[NDArray[np.uint8], list[str]] | None:
-        """The kept test images ``(N, H, W[, 3])`` and their case ids."""
-        arrays = self._load("examples.npz", ("images", "ids"))
-        return None if arrays is None else (arrays[0].astype(np.uint8), [str(i) for i in arrays[1]])
-
-    def _load(self, file: str, names: tuple[str, ...]) -> list[Any] | None:
-        path = self.folder / file
-        if not path.exists():
-            return None
-        try:
-            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-                found = [arrays[name] for name in names]
-            if len({len(a) for a in found}) != 1:
-                raise ValueError("arrays of different length")
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
-            self._problem(f"{file} cannot be read: {error}")
-            return None
-        return found
-
-    def _problem(self, text: str) -> None:
-        if text not in self.problems:
-            self.problems.append(text)
+__all__ = ["Json", "RunRecord", "StudyRecord", "by_data", "number", "read_run", "read_study"]
 
 
 @dataclass(eq=False)
@@ -156,13 +65,27 @@ class StudyRecord:
         return next((run.card for run in self.runs if run.card), {})
 
     @property
+    def masks(self) -> bool:
+        """Whether the runs segment, by the data card; by the predictions where no run has a card."""
+        if self.card:
+            return bool(self.card.get("task") == "segmentation")
+        return any(isinstance(run.predictions("test"), MaskScores) for run in self.finished)
+
+    @property
     def classes(self) -> list[str]:
         """The class names; numbers where the card has none."""
         names = [str(name) for name in self.card.get("classes") or []]
         if names:
             return names
-        shapes = [p.probabilities.shape[1] for run in self.finished if (p := run.predictions("test")) is not None]
+        found = [run.predictions("test") for run in self.finished]
+        shapes = [(p.probabilities if isinstance(p, Predictions) else p.hit).shape[1] for p in found if p is not None]
         return [str(k) for k in range(max(shapes, default=0))]
+
+    @property
+    def structures(self) -> list[str]:
+        """The classes of masks without the background, in order."""
+        background = self.card.get("background")
+        return [name for place, name in enumerate(self.classes) if place != background]
 
 
 def by_data(study: StudyRecord) -> list[StudyRecord]:
@@ -179,13 +102,6 @@ def by_data(study: StudyRecord) -> list[StudyRecord]:
         config = {**study.config, "labels": [str(label).removesuffix(end) for label in labels]}
         parts.append(replace(study, config=config, runs=runs, unused=[], missing=[], problems=[]))
     return parts
-
-
-def number(value: object) -> float | None:
-    """``value`` as a float; None if it is no finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if np.isfinite(value) else None
 
 
 def read_study(folder: Path | str) -> StudyRecord:

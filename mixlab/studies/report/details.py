@@ -10,6 +10,7 @@ import yaml
 
 from mixlab.studies.backends import choices_text
 from mixlab.studies.report.collect import Json, RunRecord, StudyRecord
+from mixlab.studies.report.mask_remarks import mask_remarks
 from mixlab.studies.report.summary import StudySummary
 
 #: The facts of a data card in reading order; others follow.
@@ -165,6 +166,7 @@ def remarks(study: StudyRecord, summaries: Sequence[StudySummary]) -> list[str]:
         where = f"{summary.study.runs[0].data}: " if len(summaries) > 1 else ""
         notes += [where + note for note in summary.ranking.notes]
         notes += [text for run in summary.study.finished if (text := _disagreement(run, summary.metric))]
+        notes += mask_remarks(summary) if summary.study.masks else []
     return notes + [f"{run.name}: not used, {why}" for run, why in study.unused]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlab.studies.case_metrics import Predictions
 from mixlab.studies.report.collect import RunRecord
 from mixlab.studies.report.summary import LabelSummary, StudySummary
 
@@ -90,7 +91,7 @@ def _example(case: str, image: NDArray[np.uint8], labels: list[LabelSummary], cl
 
 def _find(run: RunRecord, case: str) -> tuple[NDArray[np.generic], NDArray[np.float64]] | None:
     predictions = run.predictions("test")
-    if predictions is None:
+    if not isinstance(predictions, Predictions):
         return None
     place = np.flatnonzero(predictions.ids == case)
     if not len(place):

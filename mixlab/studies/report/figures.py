@@ -33,6 +33,7 @@ COSTS = (
 )
 #: The y axes of the learning curves.
 CURVES = (
+    ("val/dice", "validation Dice"),
     ("val/macro_f1", "validation macro F1"),
     ("val/balanced_accuracy", "validation balanced accuracy"),
     ("val/loss", "validation loss"),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mixlab.studies.report.mask_cases import label_cases
+from mixlab.studies.report.measures import Measure, measures
 from mixlab.studies.report.published import Beside
 from mixlab.studies.report.stand_ins import find_stand_ins
-from mixlab.studies.report.style import quantity, score
-from mixlab.studies.report.summary import Average, StudySummary
+from mixlab.studies.report.structures import RULE, StructureTable, structure_table
+from mixlab.studies.report.style import quantity
+from mixlab.studies.report.summary import METRIC_NAMES, Average, StudySummary
+from mixlab.studies.report.table import Cell, score_cell
 from mixlab.studies.report.variants import Gain, Variants, variants
 
 
@@ -28,6 +32,8 @@ def _part(summary: StudySummary, beside: Beside | None) -> str:
         lines += [f"**{stand_ins.headline()}**", ""]
     lines += [" ".join([summary.headline(), *summary.basis()]), ""]
     lines += _ranked(summary)
+    if summary.study.masks and (table := structure_table(summary, label_cases(summary))):
+        lines += ["", *_structures(table)]
     if found := variants(summary):
         lines += ["", *_variants(summary, found)]
     if beside is not None and beside.rows:
@@ -36,13 +42,34 @@ def _part(summary: StudySummary, beside: Beside | None) -> str:
 
 
 def _ranked(summary: StudySummary) -> list[str]:
-    head = [f"test {summary.metric_name}", "", "balanced accuracy", "AUROC", "parameters", "MACs"]
-    rows = []
+    shown, scores = _measures(summary), []
     for label in summary.labels:
-        cells = [_mean(label.test(summary.metric)), label.rank.group if label.rank else ""]
-        cells += [_mean(label.test("balanced_accuracy")), _mean(label.test("auroc"))]
-        rows.append([label.label, *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))])
-    return _table(["mixer", *head], rows)
+        cells = [_cell(measure, label.score(measure.split, measure.metric)) for measure in shown]
+        cells.insert(1, label.rank.group if label.rank else "")
+        scores.append([label.label, *cells, quantity(label.cost("parameters")), quantity(label.cost("macs"))])
+    first, *others = [measure.head for measure in shown]
+    return _table(["mixer", first, "", *others, "parameters", "MACs"], scores)
+
+
+def _measures(summary: StudySummary) -> list[Measure]:
+    """The scores of the table; the one that ranks comes first."""
+    first = Measure("test", summary.metric, f"test {summary.metric_name}", "")
+    if summary.study.masks:
+        return [first, *(m for m in measures(summary) if (m.split, m.metric) != ("test", summary.metric))]
+    return [first, *(Measure("test", metric, METRIC_NAMES[metric], "") for metric in ("balanced_accuracy", "auroc"))]
+
+
+def _structures(table: StructureTable) -> list[str]:
+    """Each measure of a structure with a table of its own: a row a mixer, a column a structure."""
+    lines = [RULE]
+    for place, group in enumerate(table.groups):
+        rows = [[label.label, *(_written(cell) for cell in cells[place])] for label, cells in table.rows]
+        lines += ["", f"{group}:", "", *_table(["mixer", *table.names], rows)]
+    return lines
+
+
+def _written(cell: Cell) -> str:
+    return f"{cell.text} {cell.spread}".strip()
 
 
 def _variants(summary: StudySummary, found: Variants) -> list[str]:
@@ -78,10 +105,8 @@ def _published(beside: Beside) -> list[str]:
     return lines + (["", f"What differs: {'; '.join(said)}."] if said else [])
 
 
-def _mean(average: Average | None) -> str:
-    if average is None:
-        return score(None)
-    return score(average.mean) + ("" if average.sd is None else f" ± {average.sd:.3f}")
+def _cell(measure: Measure, average: Average | None) -> str:
+    return _written(score_cell(measure, average))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -67,6 +67,13 @@ def score(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
+def distance(value: float | None) -> str:
+    """A distance with three digits, at most two of them decimals."""
+    if value is None:
+        return NOTHING
+    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+
+
 def probability(p: float) -> str:
     """A p value with two digits; very small ones are not worth their digits."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"

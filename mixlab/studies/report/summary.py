@@ -10,6 +10,7 @@ import numpy as np
 
 from mixlab.studies.report.collect import RunRecord, StudyRecord
 from mixlab.studies.statistics import Ranking, RankRow, Selection, rank, select
+from mixlab.training.mask_scores import MaskScores
 
 #: How metrics are written in sentences and table heads.
 METRIC_NAMES = {
@@ -17,6 +18,9 @@ METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "accuracy": "accuracy",
     "auroc": "AUROC",
+    "dice": "Dice",
+    "dice_unmasked": "unmasked Dice",
+    "hd95": "HD95",
     "loss": "loss",
 }
 
@@ -45,7 +49,11 @@ class LabelSummary:
 
     def test(self, metric: str) -> Average | None:
         """Mean and spread of a test metric."""
-        return average([run.score("test", metric) for run in self.runs])
+        return self.score("test", metric)
+
+    def score(self, split: str, metric: str) -> Average | None:
+        """Mean and spread of a metric over the label's finished runs."""
+        return average([run.score(split, metric) for run in self.runs])
 
     def cost(self, key: str) -> float | None:
         """Mean of a number of the runs, such as ``parameters`` or ``seconds_per_epoch``; memory is the largest."""
@@ -86,20 +94,35 @@ def count(number: int, noun: str) -> str:
 
 @dataclass(eq=False)
 class StudySummary:
-    """A study with its ranking on test and its selection on validation."""
+    """A study with its ranking on test and its selection on validation.
+
+    Args:
+        study: The study, or its part on one data set.
+        metric: What ranks; by default macro F1, of masks Dice.
+    """
 
     study: StudyRecord
-    metric: str = "macro_f1"
+    metric: str = ""
+
+    def __post_init__(self) -> None:
+        self.metric = self.metric or ("dice" if self.study.masks else "macro_f1")
 
     @cached_property
     def ranking(self) -> Ranking:
         """The ranking on the test split."""
-        return rank(self.study.finished, self.metric)
+        without = self.undefined("test")
+        return rank([run for run in self.study.finished if run not in without], self.metric)
 
     @cached_property
     def selection(self) -> Selection | None:
         """The label that validation chooses."""
-        return select(self.study.finished, self.metric)
+        without = [*self.undefined("val"), *self.undefined("test")]
+        return select([run for run in self.study.finished if run not in without], self.metric)
+
+    def undefined(self, split: str) -> list[RunRecord]:
+        """Finished runs whose predictions on ``split`` define no score: no case has a structure, true or predicted."""
+        found = [(run, run.predictions(split)) for run in self.study.finished]
+        return [run for run, p in found if isinstance(p, MaskScores) and np.isnan(p.dice()).all()]
 
     @cached_property
     def labels(self) -> list[LabelSummary]:

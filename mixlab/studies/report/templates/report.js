@@ -90,12 +90,22 @@
   }
 
   document.querySelectorAll("table.sortable").forEach((table) => {
-    table.querySelectorAll("thead th").forEach((th, column) => {
+    table.querySelectorAll("thead th").forEach((th, place) => {
       const button = th.querySelector("button");
+      const column = Number(th.dataset.column ?? place);  // given where the head has two rows
       if (button) {
         button.addEventListener("click", () => sortBy(table, column, button));
       }
     });
+  });
+
+  document.querySelectorAll(".choice").forEach((choice) => {
+    const select = choice.querySelector("select");
+    const blocks = choice.querySelectorAll(".chosen");
+    if (select) {
+      select.addEventListener("change", () => blocks.forEach((block, i) => { block.hidden = i !== select.selectedIndex; }));
+      select.dispatchEvent(new Event("change"));  // a browser may keep the choice when the page is loaded again
+    }
   });
 
   // A link to something inside a closed block opens the block.
