@@ -18,8 +18,8 @@ from mixlab.training.mask_scores import MaskScores
 from mixlab.training.recipe import sizes
 from mixlab.training.task import ImageTask
 
-#: Windows overlap by half and count most in their middle, as in nnU-Net.
-OVERLAP = 0.5
+#: Windows overlap by a quarter, MONAI's default, and count most in their middle.
+OVERLAP = 0.25
 
 
 class SegmentationTask(ImageTask):
