@@ -3,7 +3,7 @@
 * NIfTI ``case.nii``: ``case.nii.gz`` of uint8 class numbers; of overlapping structures a volume of 0 and 1 for each,
   along a fourth axis. ``case.json`` beside it names the classes or the volumes.
 * Any other image, ``case.tif``: ``case.png`` of class numbers with a palette; of overlapping structures
-  ``case/STRUCTURE.png`` of 0 and 255.
+  ``STRUCTURE/case.png`` of 0 and 255, as a data set's ``masks`` folder has them.
 
 A NIfTI mask has the image's affine, axes and zooms, in the order in which the file stores them. A PNG has the image's
 width and height as a viewer shows them, that is with the EXIF orientation applied, as the reader does; its text chunk
@@ -71,11 +71,11 @@ def count_pixels(mask: Array, card: DataCard) -> list[int]:
 
 
 def mask_place(image: Path, folder: Path, card: DataCard) -> Path:
-    """Where the mask of an image goes below ``folder``: a file, or a folder of one file a structure."""
+    """Where the mask of an image goes: a file in ``folder``, or ``folder`` itself with a folder for each structure."""
     name = stem(image.name)
     if readers.kind_of(image) == "nifti":
         return folder / f"{name}.nii.gz"
-    return folder / name if card.overlapping else folder / f"{name}.png"
+    return folder if card.overlapping else folder / f"{name}.png"
 
 
 def mask_paths(image: Path, folder: Path, card: DataCard) -> list[Path]:
@@ -83,7 +83,9 @@ def mask_paths(image: Path, folder: Path, card: DataCard) -> list[Path]:
     place = mask_place(image, folder, card)
     if readers.kind_of(image) == "nifti":
         return [place, folder / f"{stem(image.name)}.json"]
-    return [place / f"{name}.png" for name in _file_names(card.classes)] if card.overlapping else [place]
+    if not card.overlapping:
+        return [place]
+    return [place / structure / f"{stem(image.name)}.png" for structure in _file_names(card.classes)]
 
 
 def check_places(images: Sequence[Path], folder: Path, card: DataCard, *, overwrite: bool = False) -> None:

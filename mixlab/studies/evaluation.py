@@ -173,10 +173,17 @@ def machine_for(run: TrainedRun, device: str) -> tuple[Machine, list[dict[str, s
     return Machine(device=chosen, precision="32-true"), [{"kind": "precision", "message": message}]
 
 
+def presented_as(run: TrainedRun) -> DataCard:
+    """The run's card; without a size where the training cut crops from images as they were, so that these are too."""
+    if run.config.recipe.crop_size is None or run.config.data.image_size is not None:
+        return run.card
+    return dataclasses.replace(run.card, image_size=None)
+
+
 def _changed_data(run: TrainedRun, changes: dict[str, Any]) -> dict[str, Any]:
     """The run's data configuration with changes; another data set is presented as the run's was."""
     values = {**to_plain(run.config.data), **changes}
     if values["name"] != run.config.data.name:
-        shown = {"image_size": to_plain(run.card.image_size), "channels": run.card.channels}
+        shown = {"image_size": to_plain(presented_as(run).image_size), "channels": run.card.channels}
         values |= {key: value for key, value in shown.items() if key not in changes}
     return values

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from mixlab.data import DataCard
 from mixlab.data.loose_files import FilesToSegment, files_to_segment
 from mixlab.data.mask_writing import check_places, count_pixels, mask_files, mask_place
 from mixlab.errors import Quoted, expected
-from mixlab.studies.evaluation import TrainedRun, load_run, machine_for
+from mixlab.studies.evaluation import TrainedRun, load_run, machine_for, presented_as
 from mixlab.training.files import write_atomically
 from mixlab.training.machine import Machine
 
@@ -24,7 +22,7 @@ class WrittenMask:
 
     image: Path
     place: Path
-    """The mask file, or the folder of a file for each structure."""
+    """The mask file; of overlapping structures the folder that has a folder for each."""
     pixels: list[int]
 
 
@@ -59,7 +57,7 @@ def predict_masks(
     if run.card.task != "segmentation":
         raise expected(f"run {run.folder.name}", "a segmentation run", run.card.task, "no masks of it")
     check_places(files, folder, run.card, overwrite=overwrite)
-    cases = files_to_segment(files, _presented_as(run))
+    cases = files_to_segment(files, presented_as(run))
     machine, events = machine_for(run, device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,13 +68,6 @@ def predict_masks(
     for message in dict.fromkeys(event["message"] for event in [*cases.events, *events]):
         tell(message)
     return _masks(run, files, folder, cases, machine)
-
-
-def _presented_as(run: TrainedRun) -> DataCard:
-    """The run's card; without a size where the training cut crops from images as they were, so that these are too."""
-    if run.config.recipe.crop_size is None or run.config.data.image_size is not None:
-        return run.card
-    return dataclasses.replace(run.card, image_size=None)
 
 
 def _masks(

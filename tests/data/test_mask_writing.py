@@ -203,7 +203,7 @@ def test_overlapping_structures_of_an_image_are_a_file_each(tmp_path: Path) -> N
     image = save(tmp_path / "case.png", picture(5, (7, 5)))
     planes = picture(6, (3, 7, 5), top=2)
     paths = write(image, planes, tmp_path / "out", OVERLAPPING)
-    assert paths == [tmp_path / "out" / "case" / f"{name}.png" for name in ("lung", "heart", "rib_left")]
+    assert paths == [tmp_path / "out" / name / "case.png" for name in ("lung", "heart", "rib_left")]
     with Image.open(paths[2]) as found:
         assert (found.mode, found.getextrema()) == ("L", (0, 255))
         assert json.loads(found.info["classes"]) == {"rib/left": 255}
@@ -218,6 +218,15 @@ def test_the_folder_reader_reads_the_masks_back(tmp_path: Path) -> None:
     for i in range(8):
         image = save(tmp_path / "images" / f"{i}.png", picture(i, (20 + i, 16)))
         truth[image.name] = marked(read_image(image)[0])
+        write(image, truth[image.name], tmp_path / "masks", card)
+    check_back(tmp_path, truth, card)
+
+
+def test_the_folder_reader_reads_overlapping_structures_back(tmp_path: Path) -> None:
+    card, truth = replace(OVERLAPPING, classes=("heart", "lung")), {}
+    for i in range(8):
+        image = save(tmp_path / "images" / f"{i}.png", picture(i, (7, 5)))
+        truth[image.name] = picture(100 + i, (2, 7, 5), top=2)
         write(image, truth[image.name], tmp_path / "masks", card)
     check_back(tmp_path, truth, card)
 
@@ -290,7 +299,7 @@ def test_what_exists_is_not_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a folder to write to"):
         check_places([image], image, CARD)
     (out / "b.png").mkdir()
-    (out / "c").write_text("")
+    (out / "lung").write_text("")
     for name, card in (("b.png", CARD), ("c.png", OVERLAPPING)):
         with pytest.raises(UserError, match="names that are free for files"):
             check_places([tmp_path / name], out, card, overwrite=True)

@@ -164,9 +164,9 @@ def test_overlapping_structures(tmp_path: Path) -> None:
     flat = nifti(tmp_path / "flat.nii.gz", picture(9, (12, 10, 1)).astype(np.float32), LPS)
     found = list(predict_masks(run, [image, flat], tmp_path / "out", "cpu"))
     # structures are in the order of their names: "dark" is the first one
-    assert found[0].place == tmp_path / "out" / "case"
+    assert found[0].place == tmp_path / "out"
     for name, truth in (("dark", light(image)), ("light", 1 - light(image))):
-        np.testing.assert_array_equal(read_mask(tmp_path / "out" / "case" / f"{name}.png"), truth * 255)
+        np.testing.assert_array_equal(read_mask(tmp_path / "out" / name / "case.png"), truth * 255)
     assert found[0].pixels == [light(image).sum(), 120 - light(image).sum()]
     assert json.loads((tmp_path / "out" / "flat.json").read_text()) == {"volumes": ["dark", "light"]}
 
