@@ -74,7 +74,10 @@ def write_weights(block: str, folder: Path) -> None:
         write_stand_in(model, folder).replace(folder / name)
 
 
-@pytest.mark.parametrize("document", ["README.md", pytest.param("docs/library.md", marks=pytest.mark.slow)])
+PAGES = [pytest.param(f"docs/{page}.md", marks=pytest.mark.slow) for page in ("library", "segmentation")]
+
+
+@pytest.mark.parametrize("document", ["README.md", *PAGES])
 def test_library_examples(document: str, tmp_path: Path) -> None:
     """In a folder of their own, for what they write and the weights that they start from."""
     for block in blocks(document):
