@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -77,12 +77,13 @@ class Executor:
         as interrupted.
         """
         queue = deque(runs)
+        context = start_context({run.task for run in runs})
         try:
             with _environment(self.threads):
                 while queue or self._running or self._waiting:
                     self._take_back(queue)
                     while queue and len(self._running) < self.jobs:
-                        self._start(queue.popleft())
+                        self._start(queue.popleft(), context)
                     self._listen()
         finally:
             self._kill_all()
@@ -96,10 +97,9 @@ class Executor:
             else:
                 queue.append(run)
 
-    def _start(self, run: PlannedRun) -> None:
+    def _start(self, run: PlannedRun, context: Any) -> None:
         from mixlab.studies.worker import child_main
 
-        context = start_context()
         ours, theirs = context.Pipe()
         # Not a daemon: daemons may have no children, and loader workers are children.
         process = context.Process(target=child_main, args=(run, self.machine_for(run), theirs), name=run.folder.name)
@@ -163,12 +163,13 @@ class Executor:
             print(f"{run.folder.name}: {state}, which could not be written: {error.strerror or error}", file=sys.stderr)
 
 
-def start_context() -> Any:
-    """A warm fork server, or spawn where there is none (Windows)."""
+def start_context(tasks: Collection[str] = ()) -> Any:
+    """A warm fork server, or spawn where there is none (Windows); what takes seconds to import is there already."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mixlab.studies.worker", "mixlab.data"])
+    for_masks = ["monai"] if "segmentation" in tasks else []
+    context.set_forkserver_preload(["mixlab.studies.worker", "mixlab.data", *for_masks])
     return context
 
 

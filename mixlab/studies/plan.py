@@ -33,12 +33,13 @@ FROZEN = "the backbone is frozen at its random initialisation: no weights were l
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run of the grid, its folder, the fingerprint of its data and the hashes of the user's files."""
+    """A run of the grid, its folder, fingerprint and task of its data, and the hashes of the user's files."""
 
     config: RunConfig
     folder: RunFolder
     fingerprint: str
     imports: tuple[str, ...] = ()
+    task: str = "classification"
 
     @property
     def done(self) -> bool:
@@ -79,7 +80,7 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
             continue
         _check_label(named, config)
         folder = _folder(out / "runs", digest, name)
-        runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config))
+        runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config), images.card.task)
     if any(is_frozen_at_random(run.config) for run in runs.values()):
         notes.append(FROZEN)
     if any(_is_for_classes(run.config.recipe, opened[repr(to_plain(run.config.data))].card) for run in runs.values()):
