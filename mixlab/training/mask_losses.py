@@ -42,6 +42,7 @@ def mask_loss(
         label_smoothing: of the cross-entropy; not used for overlapping structures.
     """
     overlapping = masks.ndim == logits.ndim
+    weights = None if weights is None else weights.to(logits.dtype)  # a module in double precision has them in double
     with_dice, with_entropy = TERMS[loss]
     total = logits.new_zeros(len(logits))
     if with_dice:
