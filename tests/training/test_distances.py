@@ -32,9 +32,7 @@ def by_hand(said: Tensor, truth: Tensor, steps: tuple[float, ...]) -> float:
         there = {tuple(p) for p in mask[0].nonzero().tolist()}
         axes = range(mask.ndim - 1)
         return [
-            p
-            for p in sorted(there)
-            if any((*p[:a], p[a] + d, *p[a + 1 :]) not in there for a in axes for d in (-1, 1))
+            p for p in sorted(there) if any((*p[:a], p[a] + d, *p[a + 1 :]) not in there for a in axes for d in (-1, 1))
         ]
 
     def directed(a: Tensor, b: Tensor) -> float:
