@@ -68,9 +68,7 @@ class _Table:
         return 1.0 / cells + self.overlap
 
 
-def _usable(
-    runs: Iterable[Run], metric: str, split: str, notes: list[str]
-) -> dict[tuple[str, Cell], AnyPredictions]:
+def _usable(runs: Iterable[Run], metric: str, split: str, notes: list[str]) -> dict[tuple[str, Cell], AnyPredictions]:
     found: dict[tuple[str, Cell], AnyPredictions] = {}
     truth: dict[str, bytes] = {}
     for run in sorted(runs, key=lambda r: (r.label, r.seed, r.fold or 0)):
