@@ -35,8 +35,8 @@ def write(root: Path, case: Case, classes: Any = None, **options: Any) -> DataCo
 def lit(image: Array, mask: Array) -> Array:
     """The image, brighter where there is a structure, so that there is something to learn."""
     top = np.iinfo(image.dtype).max
-    there = mask.reshape(*image.shape[:2], -1).any(-1)
-    there = there if image.ndim == 2 else there[..., None]
+    there: Array = mask.reshape(*image.shape[:2], -1) > 0
+    there = there.any(axis=2).reshape(*image.shape[:2], *[1] * (image.ndim - 2))
     return np.where(there, image // 2 + top // 2, image // 2).astype(image.dtype)
 
 

@@ -165,7 +165,7 @@ def test_mixers_and_decoders(mixer: Any, decoder: Any, tmp_path: Path) -> None:
 
 
 def test_every_decoder_is_tried_here() -> None:
-    tried = test_mixers_and_decoders.pytestmark[0].args[1]  # type: ignore[attr-defined]
+    tried = test_mixers_and_decoders.pytestmark[0].args[1]
     assert {decoder if isinstance(decoder, str) else decoder["name"] for _, decoder in tried} == set(DECODERS)
 
 

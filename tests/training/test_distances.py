@@ -15,7 +15,10 @@ from mixlab.training.distances import hausdorff
 def box(size: tuple[int, ...], start: tuple[int, ...], length: int) -> Tensor:
     """One structure ``(1, *size)``: a cube of so many pixels from ``start`` on."""
     plane = torch.zeros(1, *size, dtype=torch.bool)
-    plane[(0, *(slice(s, s + length) for s in start))] = True
+    inner = plane[0]
+    for axis, first in enumerate(start):
+        inner = inner.narrow(axis, first, length)
+    inner.fill_(True)
     return plane
 
 
