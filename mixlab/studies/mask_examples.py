@@ -99,7 +99,8 @@ def example_masks(split: Any, card: Any, masks: Iterable[NDArray[np.uint8]]) -> 
 
 def _fullest(truth: Tensor, card: Any) -> int:
     """The slice along the first axis that has most of the structures; the middle one where none has any."""
-    there = truth.bool().any(0) if card.overlapping else (truth != IGNORE) & (truth != (card.background or 0))
+    background = IGNORE if card.background is None else card.background
+    there = truth.bool().any(0) if card.overlapping else (truth != IGNORE) & (truth != background)
     counts = there.flatten(1).sum(1)
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 

@@ -98,6 +98,19 @@ def empty_test(root: Path) -> DataConfig:
     return write(root, case, {"background": 0, "lesion": 1})
 
 
+def thin(root: Path) -> DataConfig:
+    """Images one pixel high."""
+    return write(
+        root, lambda seed, i: (picture(seed, (1, 40)), np.kron(picture(seed, (1, 8), top=2), np.ones((1, 5), np.uint8)))
+    )
+
+
+def nothing(root: Path) -> DataConfig:
+    """No structure in any mask."""
+    case: Case = lambda seed, i: (picture(seed, (20, 16)), np.zeros((20, 16), np.uint8))  # noqa: E731
+    return write(root, case, {"background": 0, "lesion": 1})
+
+
 def overlapping(root: Path) -> DataConfig:
     """Two structures, each in a folder of its own; the second is absent in one case."""
     for seed in range(8):
@@ -109,5 +122,5 @@ def overlapping(root: Path) -> DataConfig:
 
 
 KINDS: dict[str, Callable[[Path], DataConfig]] = {
-    f.__name__: f for f in (plain, odd_sizes, sixteen_bits, colours, instances, ignored, empty_test, overlapping)
+    f.__name__: f for f in (plain, odd_sizes, sixteen_bits, colours, instances, ignored, empty_test, thin, overlapping)
 }

@@ -19,16 +19,17 @@ from mixlab.heads import DECODERS
 from mixlab.studies.evaluation import evaluate_run, load_run
 from mixlab.studies.mask_examples import BEST, PIXELS, SPREAD, WORST
 from mixlab.studies.plan import make_plan
-from mixlab.studies.report import build_report
 from mixlab.studies.run import train_run
 from mixlab.studies.run_config import RunConfig
 from mixlab.studies.run_folder import RunFolder
+from mixlab.studies.statistics import Outcome, rank
 from mixlab.studies.study import Resources, run_single
 from mixlab.studies.user_files import import_files
 from mixlab.training.machine import Machine
+from mixlab.training.mask_scores import MaskScores
 from mixlab.training.segment import segment
 from tests.data.make import Array, nifti
-from tests.studies.mask_folders import KINDS
+from tests.studies.mask_folders import KINDS, nothing
 from tests.studies.small import FAULTS, runs_by_label, study, train
 
 SMALL = {"name": "segformer", "width": 8}
@@ -223,8 +224,8 @@ def test_worst_and_best_cases_are_kept_beside_those_spread_over_the_split(tmp_pa
     assert choose_cases(np.full((2, 1), np.nan)) == [(0, "spread"), (1, "spread")]
 
 
-def test_a_study_of_child_processes_is_ranked_by_dice(tmp_path: Path) -> None:
-    """A mixer that diverges is recorded, and beside it one is ranked."""
+def test_a_mixer_that_diverges_is_recorded(tmp_path: Path) -> None:
+    """Beside one that does not, in child processes."""
     data = KINDS["plain"](tmp_path / "data")
     model = {"name": "metaformer_nano", "decoder": SMALL}
     grid = study(
@@ -235,16 +236,23 @@ def test_a_study_of_child_processes_is_ranked_by_dice(tmp_path: Path) -> None:
     runs = runs_by_label(tmp_path / "out")
     assert runs["test_diverge"].status()["diverged"]["tensor"] in ("loss", "validation output")
     assert "dice" in runs["identity"].status()["best"]
-    assert "Dice" in build_report(tmp_path / "out").read_text()
+    assert predictions(runs["identity"])["ids"].tolist() == ["test/0.png", "test/1.png", "test/2.png"]
 
 
-def test_a_study_without_any_structure_has_a_report(tmp_path: Path) -> None:
-    data = KINDS["empty_test"](tmp_path / "data")
-    model = {"name": "metaformer_nano", "decoder": SMALL}
-    grid = study(tmp_path, [], baselines=["intensity"], data=[vars(data)], model=model, recipe=RECIPE)
+def test_a_set_without_any_structure(tmp_path: Path) -> None:
+    """Where nothing is said either, no Dice is defined: no ranking, and a note that says why."""
+    grid = study(
+        tmp_path, [], baselines=["intensity"], data=[vars(nothing(tmp_path / "data"))], model={}, recipe=RECIPE
+    )
     result, text = train(grid, tmp_path / "out")
     assert result.states == {"finished": 1}, text
-    assert build_report(tmp_path / "out").exists()
+    folder = runs_by_label(tmp_path / "out")["intensity"]
+    summary = folder.summary() or {}
+    assert (summary["test"]["dice"], summary["val"]["dice"], summary["best_epoch"]) == (None, None, 1)
+    found = predictions(folder)
+    ranking = rank([Outcome("intensity", 0, {"test": MaskScores.of(found, found["ids"].tolist())})], "dice")
+    assert ranking.rows == ()
+    assert ranking.notes == ("intensity, seed 0: dice is defined in no test case, left out of the ranking",)
 
 
 class Killed(BaseException):
