@@ -17,7 +17,7 @@ from rich.console import Console
 from mixlab.data import DataConfig, open_data
 from mixlab.heads import DECODERS
 from mixlab.studies.evaluation import evaluate_run, load_run
-from mixlab.studies.mask_examples import BEST, PIXELS, SPREAD, WORST
+from mixlab.studies.mask_examples import PIXELS, SPREAD
 from mixlab.studies.plan import make_plan
 from mixlab.studies.run import train_run
 from mixlab.studies.run_config import RunConfig
@@ -205,23 +205,6 @@ def test_an_evaluation_masks_pixels_that_only_the_other_set_ignores(tmp_path: Pa
     said = np.stack([np.where(truth == 255, 0, mask) for (_, mask), truth in zip(masks, truths, strict=True)])
     counts = [[(x == k).sum((1, 2)) for k in (1, 2)] for x in (truths, said, np.where(truths == said, said, 0))]
     assert found["dice"] == pytest.approx(dice(*(np.array(c).T for c in counts))[1])
-
-
-def test_worst_and_best_cases_are_kept_beside_those_spread_over_the_split(tmp_path: Path) -> None:
-    from mixlab.studies.mask_examples import choose_cases
-
-    scores = np.random.default_rng(0).random((100, 2))
-    scores[::7, 1] = np.nan
-    scores[5] = np.nan
-    chosen = choose_cases(scores)
-    assert len({index for index, _ in chosen}) == len(chosen) <= SPREAD + WORST + BEST
-    means = {i: np.nanmean(row) for i, row in enumerate(scores) if not np.isnan(row).all()}
-    order = sorted(means, key=lambda i: means[i])
-    spread = {index for index, why in chosen if why == "spread"}
-    assert {0, 99} <= spread
-    assert {index for index, why in chosen if why == "worst"} == {*order[:WORST]} - spread
-    assert {index for index, why in chosen if why == "best"} == {*order[-BEST:]} - spread
-    assert choose_cases(np.full((2, 1), np.nan)) == [(0, "spread"), (1, "spread")]
 
 
 def test_a_mixer_that_diverges_is_recorded(tmp_path: Path) -> None:
