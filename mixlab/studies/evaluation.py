@@ -128,9 +128,10 @@ def evaluate_run(
     if tuple(images.card.classes) != tuple(run.card.classes):
         raise expected(f"data {config.name}", f"the classes {list(run.card.classes)}", list(images.card.classes))
     machine, events = machine_for(run, device)
-    # The run's own card: a model is fed with the statistics that it was trained with.
+    # The run's own card: a model is fed with the statistics that it was trained with. Which pixels count is the data's.
+    card = dataclasses.replace(run.card, ignore_label=images.card.ignore_label)
     cases = images.splits[split]
-    _, metrics = evaluate(run.model, run.card, cases, recipe=run.config.recipe, machine=machine)
+    _, metrics = evaluate(run.model, card, cases, recipe=run.config.recipe, machine=machine)
     told = {"data": images.card.name, "split": split, "cases": len(cases), **metrics}
     return {**told, "events": [*map(dict, images.events), *events]}
 

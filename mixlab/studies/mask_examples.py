@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def choose_cases(dice: NDArray[np.float64]) -> list[tuple[int, str]]:
     return list(chosen.items())
 
 
-def example_masks(split: Any, card: Any, masks: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[Any]]:
+def example_masks(split: Any, card: Any, masks: Iterable[NDArray[np.uint8]]) -> dict[str, NDArray[Any]]:
     """Images, truth and prediction of cases, at most 192 px wide and high.
 
     Of a volume it is the slice along the first axis with most of the structures in the truth.
@@ -67,7 +67,7 @@ def example_masks(split: Any, card: Any, masks: Sequence[NDArray[np.uint8]]) -> 
     Args:
         split: the cases.
         card: the data set's card.
-        masks: what was predicted for each, as the truth is stored.
+        masks: what was predicted for each, as the truth is stored; taken one at a time, as volumes are large.
 
     Returns:
         ``images`` ``(n, H, W)`` or ``(n, H, W, 3)`` uint8; ``truth`` and ``said``, class numbers ``(n, H, W)`` with 255
@@ -99,7 +99,8 @@ def example_masks(split: Any, card: Any, masks: Sequence[NDArray[np.uint8]]) -> 
 
 def _fullest(truth: Tensor, card: Any) -> int:
     """The slice along the first axis that has most of the structures; the middle one where none has any."""
-    there = truth.bool().any(0) if card.overlapping else (truth != IGNORE) & (truth != (card.background or 0))
+    background = IGNORE if card.background is None else card.background
+    there = truth.bool().any(0) if card.overlapping else (truth != IGNORE) & (truth != background)
     counts = there.flatten(1).sum(1)
     return int(counts.argmax()) if counts.any() else len(counts) // 2
 

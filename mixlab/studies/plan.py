@@ -201,7 +201,8 @@ def _check_models(runs: Sequence[PlannedRun], opened: dict[str, Any]) -> None:
     for run in runs:
         images = opened[repr(to_plain(run.config.data))]
         card, size = images.card, input_size(run.config.recipe, images.card)
-        key = repr((to_plain(run.config.model), run.config.recipe, len(card.classes), card.channels, card.task, size))
+        shape = (len(card.classes), card.channels, card.task, card.overlapping, size)
+        key = repr((to_plain(run.config.model), run.config.recipe, shape))
         if key not in parameters:
             parameters[key] = _try_model(run, card, size, faults.append)
         # last.ckpt holds weights and two moments, best.ckpt the weights; one of them exists twice while it is replaced.

@@ -214,7 +214,7 @@ def _keep_examples(run: PlannedRun, machine: Machine, prepared: Prepared, arrays
     chosen = Chosen(split, [index for index, _ in kept])
     masks = segment(prepared.model, card, chosen, recipe=run.config.recipe, machine=machine)
     kinds = {"kept": np.array([why for _, why in kept])}
-    run.folder.write_examples(chosen.ids, {**example_masks(chosen, card, [mask for _, mask in masks]), **kinds})
+    run.folder.write_examples(chosen.ids, {**example_masks(chosen, card, (mask for _, mask in masks)), **kinds})
 
 
 def _what(run: PlannedRun) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class _Table:
         return 1.0 / cells + self.overlap
 
 
-def _usable(runs: Iterable[Run], split: str, notes: list[str]) -> dict[tuple[str, Cell], AnyPredictions]:
+def _usable(runs: Iterable[Run], metric: str, split: str, notes: list[str]) -> dict[tuple[str, Cell], AnyPredictions]:
     found: dict[tuple[str, Cell], AnyPredictions] = {}
     truth: dict[str, bytes] = {}
     for run in sorted(runs, key=lambda r: (r.label, r.seed, r.fold or 0)):
@@ -82,6 +82,9 @@ def _usable(runs: Iterable[Run], split: str, notes: list[str]) -> dict[tuple[str
             notes.append(f"{name}: its truth differs from another run's, left out of the ranking")
             continue
         truth.update(known)
+        if np.isnan(point_value(predictions, metric)):  # one such score would make all comparisons undefined
+            notes.append(f"{name}: {metric} is defined in no {split} case, left out of the ranking")
+            continue
         key = (run.label, (run.seed, -1 if run.fold is None else run.fold))
         if key in found:
             notes.append(f"{name}: more than one run, the last one counts")
@@ -241,7 +244,8 @@ def rank(
     Args:
         runs: Any runs; those without predictions on ``split`` are left out with a note.
         metric: One of ``macro_f1``, ``accuracy``, ``balanced_accuracy``, ``auroc``; for masks ``dice`` or
-            ``dice_unmasked``. Masks of one group (a patient) are drawn together.
+            ``dice_unmasked``. Masks of one group (a patient) are drawn together. A run for which it is not defined
+            (no structure anywhere, in truth or prediction) is left out with a note.
         split: ``test`` or ``val``. Nothing is ever chosen by a ranking on test: see :func:`select`.
         alpha: The probability of any false winner in the whole study, all pairs together.
         resamples: Bootstrap resamples of the test cases.
@@ -258,9 +262,9 @@ def rank(
     if not 0.001 <= alpha <= 0.5:
         raise expected("alpha", "a probability from 0.001 to 0.5", alpha, "0.05")
     notes: list[str] = []
-    found = _usable(runs, split, notes)
+    found = _usable(runs, metric, split, notes)
     if not found:
-        return Ranking(metric, split, alpha, notes=tuple(notes))
+        return Ranking(metric, split, alpha, notes=tuple(dict.fromkeys(notes)))
     table, cases = _tabulate(found, metric, resamples, random_state, notes)
     pooled, freedom = _residual_mean_square(table)
     if freedom == 0:  # no cell holds two labels that were both trained twice: what cells share cannot be taken out
@@ -298,12 +302,12 @@ def select(runs: Iterable[Run], metric: str = "macro_f1") -> Selection | None:
     because others diverged, is no better for it.
 
     Returns:
-        None when no run has validation predictions.
+        None when no run has validation predictions for which the metric is defined.
     """
     if metric not in (*METRICS, *MASK_METRICS):
         raise unknown("metric", metric, (*METRICS, *MASK_METRICS))
     runs = list(runs)
-    found = _usable(runs, "val", [])
+    found = _usable(runs, metric, "val", [])
     scores: dict[str, list[float]] = {}
     for (label, _), predictions in found.items():
         scores.setdefault(label, []).append(point_value(predictions, metric))
@@ -312,7 +316,7 @@ def select(runs: Iterable[Run], metric: str = "macro_f1") -> Selection | None:
     most = max(map(len, scores.values()))
     candidates = {label: float(np.mean(values)) for label, values in sorted(scores.items()) if len(values) == most}
     label = max(candidates, key=lambda name: candidates[name])
-    tested = _usable([run for run in runs if run.label == label], "test", [])
+    tested = _usable([run for run in runs if run.label == label], metric, "test", [])
     test = [point_value(p, metric) for p in tested.values()]
     sd = float(np.std(test, ddof=1)) if len(test) > 1 else None
     return Selection(label, metric, candidates[label], float(np.mean(test)) if test else None, sd, most, candidates)

@@ -42,8 +42,9 @@ class ClassificationTask(ImageTask):
         logits = self.model(prepared).float()
         if self.multilabel:
             return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=self.class_weights)
-        smoothing = self.recipe.label_smoothing
-        return F.cross_entropy(logits, targets, weight=self.class_weights, label_smoothing=smoothing)
+        # a module in double precision has its weights in double
+        weights = None if self.class_weights is None else self.class_weights.to(logits.dtype)
+        return F.cross_entropy(logits, targets, weight=weights, label_smoothing=self.recipe.label_smoothing)
 
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """``probabilities`` (B, K), ``targets`` and ``losses``."""

@@ -42,6 +42,7 @@ def mask_loss(
         label_smoothing: of the cross-entropy; not used for overlapping structures.
     """
     overlapping = masks.ndim == logits.ndim
+    weights = None if weights is None else weights.to(logits.dtype)  # a module in double precision has them in double
     with_dice, with_entropy = TERMS[loss]
     total = logits.new_zeros(len(logits))
     if with_dice:
@@ -73,9 +74,10 @@ def _dice_of_planes(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _dice_of_maps(logits: Tensor, masks: Tensor) -> Tensor:
+    # compared class by class, because one-hot integers of a volume take eight times the memory
+    classes = torch.arange(logits.shape[1], device=masks.device).reshape(-1, *[1] * (masks.ndim - 1))
+    truth = masks.unsqueeze(1) == classes
     counts = (masks != IGNORE).unsqueeze(1)
-    safe = torch.where(masks == IGNORE, 0, masks)
-    truth = F.one_hot(safe, logits.shape[1]).movedim(-1, 1) * counts
     return _dice(logits.softmax(1) * counts, truth.to(logits.dtype))
 
 

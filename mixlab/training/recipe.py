@@ -86,7 +86,9 @@ class Recipe:
         for name in ("weight_decay", "warmup_rate", "floor_rate", "affine_std"):
             value = getattr(self, name)
             self._check(name, _finite(value) and value >= 0, "a number of at least 0", getattr(Recipe, name))
-        axes = self.crop_size if isinstance(self.crop_size, list) else [self.crop_size or 1]
+        if isinstance(self.crop_size, tuple):  # as YAML has it
+            object.__setattr__(self, "crop_size", list(self.crop_size))
+        axes = [1] if self.crop_size is None else sizes(self.crop_size, 1) or ()
         self._check("crop_size", bool(axes) and all(n >= 1 for n in axes), "sizes of at least 1", 128)
         self._check("label_smoothing", 0 <= self.label_smoothing < 1, "a number in [0, 1)", 0.1)
         hints = {"clip_norm": 1.0, "new_lr_scale": 10, "layer_decay": 0.75, "ema_decay": 0.999, "head_dropout": 0.1}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from mixlab.ops.resize import resized
 from mixlab.training.fit import run_batches
@@ -60,13 +60,23 @@ def segment(
     task = _task(model, card, recipe).eval().to(machine.device)
     if machine.precision == "64-true":
         task.double()
-    half = HALF.get(machine.precision)
-    with torch.inference_mode(), torch.autocast(machine.device, dtype=half, enabled=half is not None):
-        for images, _, indices in eval_loader(split, recipe.batch_size, machine):
-            logits = task.logits(images.to(machine.device))
-            for case, index in zip(logits, indices.tolist(), strict=True):
-                shown = case.unsqueeze(0) if sizes is None else resized(case.unsqueeze(0), sizes[index])
-                yield index, task.decide(shown)[0].cpu().numpy()
+    for images, _, indices in eval_loader(split, recipe.batch_size, machine):
+        # between two masks the caller's own modes hold, so none is left on here
+        yield from _masks(task, images, indices.tolist(), machine, sizes)
+
+
+@torch.inference_mode()
+def _masks(
+    task: SegmentationTask, images: Tensor, indices: list[int], machine: Machine, sizes: Any
+) -> list[tuple[int, NDArray[np.uint8]]]:
+    """Numbers and masks of a batch."""
+    half, found = HALF.get(machine.precision), []
+    with torch.autocast(machine.device, dtype=half, enabled=half is not None):
+        logits = task.logits(images.to(machine.device))
+        for case, index in zip(logits, indices, strict=True):
+            shown = case.unsqueeze(0) if sizes is None else resized(case.unsqueeze(0), sizes[index])
+            found.append((index, task.decide(shown)[0].cpu().numpy()))
+    return found
 
 
 def _task(model: nn.Module, card: Any, recipe: Recipe) -> SegmentationTask:

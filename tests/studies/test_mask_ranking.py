@@ -87,3 +87,26 @@ def test_cases_of_one_group_are_drawn_together() -> None:
         return rank([Outcome("one", 0, {"test": made})], "dice").row("one").case_se
 
     assert error(grouped=True) > 2 * error(grouped=False)
+
+
+def test_runs_whose_dice_is_not_defined_are_left_out_with_a_note() -> None:
+    """Where no case has a structure, a run that invents none has no Dice; the comparison of the others stands."""
+
+    def empty(said: int) -> MaskScores:
+        nothing = np.zeros((4, 1), dtype=np.int64)
+        return MaskScores(np.array(list("abcd")), nothing, nothing + said, nothing)
+
+    runs = [
+        Outcome(label, seed, {"test": empty(said), "val": empty(said)})
+        for label, said in (("silent", 0), ("other", 3), ("third", 5))
+        for seed in (0, 1)
+    ]
+    ranking = rank(runs, "dice")
+    assert {row.label for row in ranking.rows} == {"other", "third"}
+    assert ranking.pair("other", "third").difference == 0
+    assert "silent, seed 1: dice is defined in no test case, left out of the ranking" in ranking.notes
+    selection = select(runs, "dice")
+    assert selection is not None
+    assert set(selection.candidates) == {"other", "third"}
+    assert rank(runs[:2], "dice").rows == ()
+    assert select(runs[:2], "dice") is None

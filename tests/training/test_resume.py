@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.children import STEPS, train_child
+from tests.training.children import MASK_STEPS, STEPS, train_child
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["mixlab.training.fit", "torchmetrics.functional.classification"])
+CONTEXT.set_forkserver_preload(
+    ["mixlab.training.fit", "torchmetrics.functional.classification", "monai.losses", "monai.inferers.utils"]
+)
 
 # Killed in a batch of the first, a middle and the last epoch, and between validation and checkpoint of the same.
 PLACES = {
@@ -26,9 +28,11 @@ PLACES = {
 }
 
 
-def run_child(folder: Path, workers: int, kill_batch: int | None = None, kill_epoch: int | None = None) -> int:
+def run_child(
+    folder: Path, workers: int, kill_batch: int | None = None, kill_epoch: int | None = None, *, masks: bool = False
+) -> int:
     folder.mkdir(exist_ok=True)
-    child = CONTEXT.Process(target=train_child, args=(folder, workers, kill_batch, kill_epoch))
+    child = CONTEXT.Process(target=train_child, args=(folder, workers, kill_batch, kill_epoch, masks))
     child.start()
     child.join()
     assert child.exitcode is not None
@@ -85,6 +89,20 @@ def test_killed_anywhere_and_resumed(uninterrupted: Path, tmp_path: Path, place:
     resumed = json.loads((tmp_path / "records.json").read_text())
     for got, want in zip(reversed(resumed), reversed(reference), strict=False):
         assert {**got, "seconds": 0} == {**want, "seconds": 0}
+
+
+def test_masks_with_crops_killed_and_resumed(tmp_path: Path) -> None:
+    """Crops of images of several sizes, flips, affine maps, dropout, drop path, a moving average. Killed in the first
+    epoch, then in the middle of the next, then before the last checkpoint, with workers and without."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_child(whole, workers=0, masks=True) == 0
+    for workers, (batch, epoch) in enumerate(((3, None), (MASK_STEPS + 2, None), (None, 3))):
+        assert run_child(killed, workers, kill_batch=batch, kill_epoch=epoch, masks=True) == -9
+    assert run_child(killed, workers=0, masks=True) == 0
+    assert_same(results(killed), results(whole))
+    last = [json.loads((folder / "records.json").read_text())[-1] for folder in (killed, whole)]
+    assert {**last[0], "seconds": 0} == {**last[1], "seconds": 0}
+    assert 0 < last[1]["val/dice"] < 1
 
 
 def test_finished_training_is_not_trained_again(uninterrupted: Path, tmp_path: Path) -> None:
