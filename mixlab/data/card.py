@@ -77,6 +77,11 @@ class DataCard:
         return {name: _plain(value) for name, value in dataclasses.asdict(self).items() if name not in left_out}
 
 
+def structures(card: Any) -> list[int]:
+    """The classes of a segmentation set that are structures: all but the background."""
+    return [k for k in range(len(card.classes)) if card.overlapping or k != card.background]
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(v) for v in value]

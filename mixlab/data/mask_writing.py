@@ -26,7 +26,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mixlab.data import readers
-from mixlab.data.card import DataCard
+from mixlab.data.card import DataCard, structures
 from mixlab.data.images import Array
 from mixlab.data.sources.pairs import stem
 from mixlab.errors import Quoted, expected
@@ -55,11 +55,6 @@ def colour(number: int) -> tuple[int, int, int]:
     target = 255 if turn % 2 else 0
     red, green, blue = (round(value + part * (target - value)) for value in bytes.fromhex(HUES[hue]))
     return red, green, blue
-
-
-def structures(card: DataCard) -> list[int]:
-    """Numbers of the classes that are structures: all but the background."""
-    return [number for number in range(len(card.classes)) if card.overlapping or number != card.background]
 
 
 def count_pixels(mask: Array, card: DataCard) -> list[int]:

@@ -56,6 +56,10 @@ class Predictions:
         return (self.probabilities.argmax(axis=1)[:, None] == classes).astype(np.float64)
 
 
+AnyPredictions = Predictions | MaskScores
+"""Of classes, or of masks."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Counts:
     """Weighted counts, each ``(B, K)`` but ``total``, which is ``(B, 1)``."""
@@ -138,7 +142,7 @@ def _mean_dice(scores: MaskScores, weights: Floats, metric: str) -> Floats:
     return _mean_over(_ratio(weights @ np.nan_to_num(dice), times), times > 0)
 
 
-def case_metric(predictions: Predictions | MaskScores, weights: Floats, metric: str = "macro_f1") -> Floats:
+def case_metric(predictions: AnyPredictions, weights: Floats, metric: str = "macro_f1") -> Floats:
     """The metric of one run in every resample.
 
     Args:
@@ -165,6 +169,6 @@ def case_metric(predictions: Predictions | MaskScores, weights: Floats, metric: 
     return np.concatenate(parts)
 
 
-def point_value(predictions: Predictions | MaskScores, metric: str = "macro_f1") -> float:
+def point_value(predictions: AnyPredictions, metric: str = "macro_f1") -> float:
     """The metric itself, every case counted once."""
     return float(case_metric(predictions, np.ones((1, len(predictions.ids))), metric)[0])

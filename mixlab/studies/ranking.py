@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from mixlab.studies.case_metrics import Predictions
-from mixlab.training.mask_scores import MaskScores
+from mixlab.studies.case_metrics import AnyPredictions
 
 NOT_DISTINGUISHABLE = "not distinguishable"
 
@@ -29,7 +28,7 @@ class Run(Protocol):
     def fold(self) -> int | None:
         """The fold of a cross-validation."""
 
-    def predictions(self, split: str) -> Predictions | MaskScores | None:
+    def predictions(self, split: str) -> AnyPredictions | None:
         """The predictions on ``split``, None where the run has none."""
 
 
@@ -39,10 +38,10 @@ class Outcome:
 
     label: str
     seed: int
-    splits: dict[str, Predictions | MaskScores]
+    splits: dict[str, AnyPredictions]
     fold: int | None = None
 
-    def predictions(self, split: str) -> Predictions | MaskScores | None:
+    def predictions(self, split: str) -> AnyPredictions | None:
         """The predictions on ``split``."""
         return self.splits.get(split)
 

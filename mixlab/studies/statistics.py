@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.errors import expected, unknown
-from mixlab.studies.case_metrics import MASK_METRICS, METRICS, Predictions, case_metric, point_value
+from mixlab.studies.case_metrics import MASK_METRICS, METRICS, AnyPredictions, case_metric, point_value
 from mixlab.studies.comparisons import case_weights, critical_value, letter_groups, mean_variance, p_value
 from mixlab.studies.ranking import NOT_DISTINGUISHABLE, Outcome, Pair, Ranking, RankRow, Run, Selection
 from mixlab.training.mask_scores import MaskScores
@@ -43,7 +43,6 @@ from mixlab.training.mask_scores import MaskScores
 __all__ = ["NOT_DISTINGUISHABLE", "Outcome", "Pair", "RankRow", "Ranking", "Run", "Selection", "rank", "select"]
 
 Floats = NDArray[np.float64]
-AnyPredictions = Predictions | MaskScores
 #: Seed and fold of a run; fold is -1 where there are none.
 Cell = tuple[int, int]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -17,7 +16,7 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
 
     Raises:
         UserError: a model with a decoder for images that have one class each, or one without for masks, a loss that is
-            not for this data set, a balanced sampler for masks or multi-label data, masks without MONAI installed,
+            not for this data set, a balanced sampler for masks or multi-label data,
             dropout for a head that has no dropout layer, another learning rate for new parameters of a model that
             nothing was loaded into, or layer-wise rates for a network without blocks.
     """
@@ -28,9 +27,6 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
         raise expected(
             "model", "one that scores every pixel, as masks ask for", Quoted("a model that classifies"), hint
         )
-    if card.task == "segmentation" and find_spec("monai") is None:
-        want = "the package MONAI, for Dice, distances and windows of masks"
-        raise expected(f"data {card.name}", want, None, "pip install 'mixlab[medical]'")
     check_pairing(card, card.task, recipe.loss or default_loss(card), card.channels)
     if recipe.sampler == "balanced" and card.task == "segmentation":
         hint = "sampler: shuffle and class_weights: balanced"

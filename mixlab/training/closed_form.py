@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mixlab.data.card import structures
 from mixlab.training.checkpoint import Best, save_best
 from mixlab.training.loaders import eval_loader
 from mixlab.training.machine import Machine
@@ -40,7 +41,7 @@ def fit_at_once(
             planes = task.planes(masks, range(len(card.classes)))
             yield task.prepare(images), planes
 
-    model.fit_to(batches, task.structures, overlapping=card.overlapping)
+    model.fit_to(batches, structures(card), overlapping=card.overlapping)
     losses = {
         split: collect(run_batches(task, splits[split], recipe.batch_size, machine)) for split in ("train", "val")
     }

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixlab.data.card import structures
 from mixlab.data.masks import IGNORE
 from mixlab.data.pairing import default_loss
 from mixlab.training.crops import cut, padded_to
@@ -35,11 +36,6 @@ class SegmentationTask(ImageTask):
     def loss_name(self) -> str:
         """A key of :data:`mixlab.training.mask_losses.TERMS`."""
         return self.recipe.loss or default_loss(self.card)
-
-    @property
-    def structures(self) -> list[int]:
-        """The classes that are no background."""
-        return [k for k in range(len(self.card.classes)) if self.card.overlapping or k != self.card.background]
 
     def weights(self, train: Any) -> Tensor | None:
         """Weights of the classes by their pixels in the training split, or of the positives of each structure; 1 for
@@ -108,7 +104,7 @@ class SegmentationTask(ImageTask):
         """Index maps or planes as one bool plane a structure, or of each of ``classes``, ``(B, K, *spatial)``."""
         if self.card.overlapping:
             return masks.bool()
-        return torch.stack([masks == k for k in classes or self.structures], dim=1)
+        return torch.stack([masks == k for k in classes or structures(self.card)], dim=1)
 
     def metrics(self, found: dict[str, Any]) -> dict[str, Any]:
         """Those of :class:`mixlab.training.mask_scores.MaskScores`, and the ``loss``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,7 @@ import torch
 from torch import nn
 
 from mixlab.data.masks import IGNORE
-from mixlab.errors import UserError
 from mixlab.training.checkpoint import load_best
-from mixlab.training.checks import check_recipe
 from mixlab.training.determinism import reseed
 from mixlab.training.fit import FitResult, evaluate, fit
 from mixlab.training.guard import Diverged
@@ -216,10 +213,3 @@ def test_a_frozen_encoder_and_dropout_of_the_decoder(tmp_path: Path) -> None:
     assert model.head[0].p == 0.4
     moved = {name.split(".")[0] for name, value in model.state_dict().items() if not torch.equal(before[name], value)}
     assert moved == {"head"}
-
-
-def test_without_monai_a_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_recipe(Recipe(), MaskCard(), MaskNet())
-    monkeypatch.setitem(sys.modules, "monai", None)
-    with pytest.raises(UserError, match=r"MONAI.*try pip install 'mixlab\[medical\]'"):
-        check_recipe(Recipe(), MaskCard(), MaskNet())

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlab.studies.case_metrics import Predictions
+from mixlab.studies.case_metrics import AnyPredictions, Predictions
 from mixlab.training.mask_scores import MaskScores
 
-AnyPredictions = Predictions | MaskScores
 #: What reading a damaged or foreign file may raise.
 UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError)
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlab.studies.case_metrics import AnyPredictions
 from mixlab.studies.report.arrays import (
     UNREADABLE,
-    AnyPredictions,
     MaskExample,
     read_images,
     read_mask_examples,
