@@ -81,7 +81,7 @@ def test_help_of_a_command_has_a_line_for_every_field(capsys: pytest.CaptureFixt
     [
         (["studdy"], "unknown command: expected one of 8 known names, got 'studdy'"),
         (["study", "rum"], "unknown command: expected one of 8 known names, got 'study rum', try 'study run'"),
-        (["study", "run", "quickstrat"], "unknown study: expected one of 1 known names, got 'quickstrat', try"),
+        (["study", "run", "quickstrat"], "unknown study: expected one of 2 known names, got 'quickstrat', try"),
         (["study", "run", "none.yaml"], "study file: expected a YAML file that exists, got 'none.yaml'"),
         (["study", "run"], "study mixers: expected at least one mixer"),
         (["study", "run", "--mixer-s", "pooling"], "unknown option of mixlab study run"),

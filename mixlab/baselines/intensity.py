@@ -23,9 +23,9 @@ Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
 class Intensity(Baseline):
     """The class of each pixel from a table over 256 levels of its intensity (the mean of the channels).
 
-    It has no parameters and is not trained step by step: :meth:`fit_to` chooses the table that makes the training
-    split's Dice (the mean over structures, all pixels pooled) as large as it can. For classes that are apart in
-    intensity this is what thresholds can do at best. A token mixer that does not beat it has not looked around.
+    It has no parameters and is not trained step by step: :meth:`fit_to` searches for the table with the largest Dice on
+    the training split (the mean over structures, all pixels pooled). For classes that are apart in intensity this is
+    what thresholds can do. A token mixer that does not beat it has not looked around.
     """
 
     takes = frozenset({"image_size"})
@@ -83,7 +83,7 @@ class Intensity(Baseline):
 
 def assigned(present: Counts, structures: Sequence[int]) -> NDArray[np.float32]:
     """One class for each level, as planes ``(K, levels)``: first the most frequent one, then changes of single levels
-    as long as one of them raises the mean Dice of the structures.
+    as long as one of them raises the mean Dice of the structures (a local search: no single change is better).
 
     Args:
         present: pixels of each class at each level, ``(K, levels)``.
@@ -106,6 +106,10 @@ def assigned(present: Counts, structures: Sequence[int]) -> NDArray[np.float32]:
                 trial[level] = k
                 if (value := dice(trial)) > best:
                     choice, best, improved = trial, value, True
+    seen = np.flatnonzero(present.any(axis=0))
+    if len(seen):  # a level that training lacks is taken for the nearest one that it has
+        nearest = np.abs(np.arange(present.shape[1])[:, None] - seen).argmin(axis=1)
+        choice = choice[seen[nearest]]
     return (choice == np.arange(len(present))[:, None]).astype(np.float32)
 
 

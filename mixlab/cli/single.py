@@ -100,7 +100,7 @@ def predict(words: list[str]) -> int:
 
 def _predict_masks(run: Path, files: list[Path], output: str | None, card: Any, given: dict[str, Any]) -> int:
     """Write masks, and on standard output where each is and how large its structures are."""
-    from mixlab.data.mask_writing import structures
+    from mixlab.data.card import structures
     from mixlab.studies.prediction import predict_masks
 
     if output is None:
@@ -111,8 +111,11 @@ def _predict_masks(run: Path, files: list[Path], output: str | None, card: Any, 
     shown = track(
         masks, "segmenting", total=len(files), console=console, transient=True, disable=not console.is_terminal
     )
-    rows = [[str(mask.image), str(mask.place), *map(str, mask.pixels)] for mask in shown]
-    write_csv([["path", "mask", *(card.classes[number] for number in structures(card))], *rows], None)
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    table.writerow(["path", "mask", *(card.classes[number] for number in structures(card))])
+    for mask in shown:  # row by row: what was written stays told if a later image fails
+        table.writerow([mask.image, mask.place, *mask.pixels])
+        sys.stdout.flush()
     console.print(f"masks:   {output}", highlight=False, soft_wrap=True)
     return 0
 

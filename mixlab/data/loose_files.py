@@ -127,7 +127,6 @@ def _presented(store: FileImages | VolumeSlices, names: list[str], card: DataCar
         planes = len(card.classes) if card.overlapping else None
         masks = BlankMasks([shape[1:] for shape in store.shapes], planes)
         blank = PreparedMasks(masks, size=card.image_size, classes=len(card.classes), overlapping=card.overlapping)
-        blank.load(indices.tolist())
         return ImageSplit(images, indices, blank, task=card.task, ids=names, spacing=store.spacing)
     shape = (len(names), len(card.classes)) if card.task == "multilabel" else (len(names),)
     targets = np.zeros(shape, dtype=np.float32 if card.task == "multilabel" else np.int64)

@@ -106,7 +106,7 @@ def evaluate_run(
         device: where to compute.
 
     Returns:
-        The metrics of :func:`mixlab.training.metrics.split_metrics`, with ``data``, ``split``, ``cases`` and
+        The metrics of :func:`mixlab.training.fit.evaluate`, with ``data``, ``split``, ``cases`` and
         ``events``: what the data and the device have to tell.
 
     Raises:

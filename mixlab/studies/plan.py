@@ -15,7 +15,7 @@ from mixlab.errors import Quoted, UserError, expected
 from mixlab.studies.configuration import to_plain
 from mixlab.studies.run_config import RunConfig, file_hash
 from mixlab.studies.run_folder import DONE, RunFolder
-from mixlab.training.checks import check_recipe, input_size
+from mixlab.training.checks import check_recipe, input_size, shortest
 from mixlab.training.machine import choose_precision
 from mixlab.training.recipe import Recipe
 
@@ -72,6 +72,7 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         _check_imports(cell.imports)
         config = dataclasses.replace(cell, precision=choose_precision(cell.precision, device))
         images = _open_once(opened, config)
+        config = dataclasses.replace(config, recipe=shortest(config.recipe, images.card))
         digest = config.hash(images.fingerprint)
         fold = "" if config.fold is None else f"-f{config.fold}"
         name = f"{folder_name(config.label)}-s{config.seed}{fold}-{digest}"

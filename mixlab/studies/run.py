@@ -112,7 +112,7 @@ def _prepare(run: PlannedRun) -> Prepared:
     if config.recipe.flips and not images.card.flips:
         events.append({"kind": "recipe", "message": "flips were asked for, but the data set's card allows none"})
     if is_fitted_at_once(model):
-        message = f"{config.model.name} is fitted in one pass over the training split: the recipe says nothing of it"
+        message = f"{config.model.name} is fitted to the training split at once: the recipe's steps are not taken"
         events.append({"kind": "recipe", "message": message})
     elif is_frozen_at_random(config):
         events.append({"kind": "recipe", "message": FROZEN})

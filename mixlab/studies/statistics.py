@@ -29,22 +29,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.errors import expected, unknown
 from mixlab.studies.case_metrics import MASK_METRICS, METRICS, AnyPredictions, case_metric, point_value
-from mixlab.studies.comparisons import case_weights, critical_value, letter_groups, mean_variance, p_value
+from mixlab.studies.comparisons import critical_value, letter_groups, mean_variance, p_value
 from mixlab.studies.ranking import NOT_DISTINGUISHABLE, Outcome, Pair, Ranking, RankRow, Run, Selection
-from mixlab.training.mask_scores import MaskScores
+from mixlab.studies.resampling import Cell, resampled, usable
 
 __all__ = ["NOT_DISTINGUISHABLE", "Outcome", "Pair", "RankRow", "Ranking", "Run", "Selection", "rank", "select"]
 
 Floats = NDArray[np.float64]
-#: Seed and fold of a run; fold is -1 where there are none.
-Cell = tuple[int, int]
 
 
 @dataclass
@@ -67,38 +64,14 @@ class _Table:
         return 1.0 / cells + self.overlap
 
 
-def _usable(runs: Iterable[Run], metric: str, split: str, notes: list[str]) -> dict[tuple[str, Cell], AnyPredictions]:
-    found: dict[tuple[str, Cell], AnyPredictions] = {}
-    truth: dict[str, bytes] = {}
-    for run in sorted(runs, key=lambda r: (r.label, r.seed, r.fold or 0)):
-        name = f"{run.label}, seed {run.seed}" + ("" if run.fold is None else f", fold {run.fold}")
-        predictions = run.predictions(split)
-        if predictions is None:
-            notes.append(f"{name}: no {split} predictions, left out of the ranking")
-            continue
-        known = {str(i): t.tobytes() for i, t in zip(predictions.ids, predictions.targets, strict=True)}
-        if any(truth.get(case, target) != target for case, target in known.items()):
-            notes.append(f"{name}: its truth differs from another run's, left out of the ranking")
-            continue
-        truth.update(known)
-        if np.isnan(point_value(predictions, metric)):  # one such score would make all comparisons undefined
-            notes.append(f"{name}: {metric} is defined in no {split} case, left out of the ranking")
-            continue
-        key = (run.label, (run.seed, -1 if run.fold is None else run.fold))
-        if key in found:
-            notes.append(f"{name}: more than one run, the last one counts")
-        found[key] = predictions
-    return found
-
-
 def _tabulate(
     found: dict[tuple[str, Cell], AnyPredictions], metric: str, resamples: int, random_state: int, notes: list[str]
 ) -> tuple[_Table, int]:
     ids = np.unique(np.concatenate([p.ids for p in found.values()]))
-    weights = _weights(list(found.values()), ids, resamples, random_state)
+    weights, widening = resampled(list(found.values()), ids, resamples, random_state, notes)
     boot = np.stack([case_metric(p, weights[:, np.searchsorted(ids, p.ids)], metric) for p in found.values()])
     boot = boot[:, ~np.isnan(boot).any(axis=0)]
-    covariance = np.atleast_2d(np.cov(boot)) if boot.shape[1] > 1 else np.zeros((len(found), len(found)))
+    covariance = widening * np.atleast_2d(np.cov(boot)) if boot.shape[1] > 1 else np.zeros((len(found), len(found)))
     folds = sorted({cell[1] for _, cell in found})
     disjoint = len(folds) > 1 and not np.isin(_cases_of_fold(found, folds[0]), _cases_of_fold(found, folds[1])).any()
     if disjoint:
@@ -110,27 +83,6 @@ def _tabulate(
     values = [np.array([scores[label, c] for c in own]) for label, own in zip(labels, cells, strict=True)]
     overlap = 1.0 / (len(folds) - 1) if disjoint else 0.0
     return _Table(labels, cells, values, index, covariance, overlap, notes), len(ids)
-
-
-def _weights(found: Sequence[AnyPredictions], ids: NDArray[np.str_], resamples: int, random_state: int) -> Floats:
-    """How often each case occurs in each resample: within its class, or with all cases of its group."""
-    first = found[0]
-    if isinstance(first, MaskScores):
-        if first.groups is None:
-            return case_weights(None, len(ids), resamples, random_state)
-        groups = _per_case(ids, [(p.ids, p.groups) for p in found if isinstance(p, MaskScores)])
-        names, member = np.unique(groups, return_inverse=True)
-        return case_weights(None, len(names), resamples, random_state)[:, member]
-    strata = None if first.multilabel else _per_case(ids, [(p.ids, p.targets) for p in found])
-    return case_weights(strata, len(ids), resamples, random_state)
-
-
-def _per_case(ids: NDArray[np.str_], parts: Iterable[tuple[NDArray[np.str_], Any]]) -> NDArray[Any]:
-    """What some runs say of their cases, in the order of all ``ids``."""
-    gathered: dict[str, Any] = {}
-    for own, values in parts:
-        gathered |= zip(own.tolist(), values, strict=True)
-    return np.array([gathered[case] for case in ids.tolist()])
 
 
 def _cases_of_fold(found: dict[tuple[str, Cell], AnyPredictions], fold: int) -> NDArray[np.str_]:
@@ -261,7 +213,7 @@ def rank(
     if not 0.001 <= alpha <= 0.5:
         raise expected("alpha", "a probability from 0.001 to 0.5", alpha, "0.05")
     notes: list[str] = []
-    found = _usable(runs, metric, split, notes)
+    found = usable(runs, metric, split, notes)
     if not found:
         return Ranking(metric, split, alpha, notes=tuple(dict.fromkeys(notes)))
     table, cases = _tabulate(found, metric, resamples, random_state, notes)
@@ -306,7 +258,7 @@ def select(runs: Iterable[Run], metric: str = "macro_f1") -> Selection | None:
     if metric not in (*METRICS, *MASK_METRICS):
         raise unknown("metric", metric, (*METRICS, *MASK_METRICS))
     runs = list(runs)
-    found = _usable(runs, metric, "val", [])
+    found = usable(runs, metric, "val", [])
     scores: dict[str, list[float]] = {}
     for (label, _), predictions in found.items():
         scores.setdefault(label, []).append(point_value(predictions, metric))
@@ -315,7 +267,7 @@ def select(runs: Iterable[Run], metric: str = "macro_f1") -> Selection | None:
     most = max(map(len, scores.values()))
     candidates = {label: float(np.mean(values)) for label, values in sorted(scores.items()) if len(values) == most}
     label = max(candidates, key=lambda name: candidates[name])
-    tested = _usable([run for run in runs if run.label == label], metric, "test", [])
+    tested = usable([run for run in runs if run.label == label], metric, "test", [])
     test = [point_value(p, metric) for p in tested.values()]
     sd = float(np.std(test, ddof=1)) if len(test) > 1 else None
     return Selection(label, metric, candidates[label], float(np.mean(test)) if test else None, sd, most, candidates)

@@ -40,7 +40,8 @@ class Best:
 
     def to_plain(self) -> dict[str, Any] | None:
         """For ``status.json`` and checkpoints; None before the first validation."""
-        return {"epoch": self.epoch, self.metric: self.value} if self.epoch else None
+        value = None if self.value < 0 else self.value
+        return {"epoch": self.epoch, self.metric: value} if self.epoch else None
 
     @classmethod
     def of(cls, plain: dict[str, Any] | None) -> Best:
@@ -48,7 +49,7 @@ class Best:
         if plain is None:
             return cls()
         ((metric, value),) = [item for item in plain.items() if item[0] != "epoch"]
-        return cls(metric, plain["epoch"], value)
+        return cls(metric, plain["epoch"], -1.0 if value is None else value)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -42,6 +43,16 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
         raise expected("recipe.sampler", "shuffle, as labels are no classes to balance", "balanced", hint)
     if recipe.head_dropout is not None:
         head_dropouts(model)
+
+
+def shortest(recipe: Recipe, card: Any) -> Recipe:
+    """The recipe as it is written shortest for this data set, so that the same training has the same name: the default
+    loss as None, equal sides of a crop as one number."""
+    loss = None if recipe.loss == default_loss(card) else recipe.loss
+    crop = recipe.crop_size
+    if isinstance(crop, list) and len(crop) == card.spatial_dims and len(set(crop)) == 1:
+        crop = crop[0]
+    return replace(recipe, loss=loss, crop_size=crop)
 
 
 def input_size(recipe: Recipe, card: Any) -> tuple[int, ...]:

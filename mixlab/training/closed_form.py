@@ -1,4 +1,4 @@
-"""Models that are fitted to the training split in one pass instead of step by step, such as ``intensity``."""
+"""Models that are fitted to the training split at once instead of step by step, such as ``intensity``."""
 
 from __future__ import annotations
 
@@ -29,22 +29,21 @@ def fit_at_once(
 ) -> tuple[Best, dict[str, Any]]:
     """Fit a model to the training split and write it as the best; returns that and a line of metrics.
 
-    Nothing of a recipe counts but the batch size: there are no steps, no crops and no augmentation.
+    Nothing of a recipe counts but the loss, which is only told, and the batch size: there are no steps, no crops and no
+    augmentation.
     """
     from mixlab.training.fit import run_batches
 
     began = time.perf_counter()
-    task = SegmentationTask(model, card, Recipe(batch_size=recipe.batch_size))
+    task = SegmentationTask(model, card, Recipe(loss=recipe.loss, batch_size=recipe.batch_size))
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for images, masks, _ in eval_loader(splits["train"], recipe.batch_size, machine):
+        for images, masks, _ in eval_loader(splits["train"], task.recipe, machine):
             planes = task.planes(masks, range(len(card.classes)))
             yield task.prepare(images), planes
 
     model.fit_to(batches, structures(card), overlapping=card.overlapping)
-    losses = {
-        split: collect(run_batches(task, splits[split], recipe.batch_size, machine)) for split in ("train", "val")
-    }
+    losses = {split: collect(run_batches(task, splits[split], machine)) for split in ("train", "val")}
     found = task.metrics(losses["val"])
     best = Best(SELECTS[card.task])
     best.offer(1, found[best.metric])

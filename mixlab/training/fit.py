@@ -164,7 +164,7 @@ def fit(
         return FitResult(1, 0, best, False)
     resume = read_resume(folder)
     train = train_loader(splits["train"], card, recipe, machine, seed=seed, epoch=resume.epoch if resume else 0)
-    val = eval_loader(splits["val"], recipe.batch_size, machine)
+    val = eval_loader(splits["val"], recipe, machine)
     steps_per_epoch = -(-len(train) // recipe.accumulate)
     epochs = recipe.epochs_for(steps_per_epoch)
     if resume and (resume.epoch >= epochs or stops(recipe, resume.epoch, resume.best)):
@@ -210,14 +210,14 @@ def predict(
     model: nn.Module, card: Any, split: Dataset[Any], *, batch_size: int, machine: Machine | None = None
 ) -> dict[str, Any]:
     """Probabilities ``(N, K)``, targets, losses and mean loss of a model that classifies, in the split's order."""
-    return collect(run_batches(make_task(model, card, Recipe()), split, batch_size, machine or Machine()))
+    return collect(run_batches(make_task(model, card, Recipe(batch_size=batch_size)), split, machine or Machine()))
 
 
-def run_batches(task: ImageTask, split: Dataset[Any], batch_size: int, machine: Machine) -> list[Any]:
+def run_batches(task: ImageTask, split: Dataset[Any], machine: Machine) -> list[Any]:
     """What ``task.predict_step`` gives for each batch of a split."""
     with quiet_lightning():
         trainer = make_trainer(machine, enable_checkpointing=False)
-        return trainer.predict(task.eval(), eval_loader(split, batch_size, machine)) or []
+        return trainer.predict(task.eval(), eval_loader(split, task.recipe, machine)) or []
 
 
 def make_trainer(machine: Machine, **options: Any) -> pl.Trainer:

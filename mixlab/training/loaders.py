@@ -31,11 +31,11 @@ def train_loader(
     return DataLoader(SeededSplit(shown, seed), batch_sampler=sampler, **_options(machine))
 
 
-def eval_loader(split: Any, batch_size: int, machine: Machine) -> DataLoader[Any]:
+def eval_loader(split: Any, recipe: Recipe, machine: Machine) -> DataLoader[Any]:
     """All images of a split in their own order; the last batch is never dropped. Images of several sizes come one by
-    one."""
-    several = len(set(getattr(split, "sizes", ()))) > 1
-    return DataLoader(split, batch_size=1 if several else batch_size, **_options(machine))
+    one, and so do those that windows slide over, as batches are made of windows."""
+    several = recipe.crop_size is not None or len(set(getattr(split, "sizes", ()))) > 1
+    return DataLoader(split, batch_size=1 if several else recipe.batch_size, **_options(machine))
 
 
 def _options(machine: Machine) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def evaluate_masks(
     task = _task(model, card, recipe)
     known = all(spacing is not None for spacing in split.spacing)
     task.spacing = split.spacing if known else [None] * len(split)
-    found = collect(run_batches(task, split, recipe.batch_size, machine or Machine()))
+    found = collect(run_batches(task, split, machine or Machine()))
     scores = MaskScores.of(found, split.ids, split.groups)
     arrays = {name: found[name] for name in ARRAYS if name in found}
     if scores.groups is not None:
@@ -49,6 +49,8 @@ def segment(
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The mask that ``model`` gives each image of a split, in order, with its number.
 
+    The model is left in evaluation mode, on the machine's device and in its precision.
+
     Args:
         sizes: for each case the size of its mask, to which the scores of the classes are interpolated before the
             decision; None for the size of the images as presented.
@@ -60,7 +62,7 @@ def segment(
     task = _task(model, card, recipe).eval().to(machine.device)
     if machine.precision == "64-true":
         task.double()
-    for images, _, indices in eval_loader(split, recipe.batch_size, machine):
+    for images, _, indices in eval_loader(split, task.recipe, machine):
         # between two masks the caller's own modes hold, so none is left on here
         yield from _masks(task, images, indices.tolist(), machine, sizes)
 

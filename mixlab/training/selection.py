@@ -16,5 +16,5 @@ def told(metrics: Mapping[str, Any], prefix: str = "") -> str:
     for key, name in WRITTEN.items():
         if prefix + key in metrics:
             value = metrics[prefix + key]
-            return f"{name} undefined" if value is None or value < 0 else f"{name} {value:.3f}"
+            return f"{name} undefined" if value is None else f"{name} {value:.3f}"
     return ""

@@ -199,7 +199,7 @@ def test_beside_a_mixer_in_a_study(kind: str, tmp_path: Path) -> None:
     assert summaries[0]["test"] == summaries[1]["test"]
     assert summaries[0]["test"]["dice"] > 0.2
     assert "intensity" in runs_by_label(tmp_path / "out")
-    assert any("fitted in one pass" in event["message"] for event in summaries[0]["events"])
+    assert any("fitted to the training split at once" in event["message"] for event in summaries[0]["events"])
     again = evaluate_run(folders[0], device="cpu")
     assert {name: again[name] for name in summaries[0]["test"]} == summaries[0]["test"]
     run, split = load_run(folders[0]), open_data(data).splits["test"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,19 @@ def test_runs_whose_dice_is_not_defined_are_left_out_with_a_note() -> None:
     assert set(selection.candidates) == {"other", "third"}
     assert rank(runs[:2], "dice").rows == ()
     assert select(runs[:2], "dice") is None
+
+
+def test_few_groups_are_told_and_one_group_is_none() -> None:
+    """The variance over four patients is widened by 4 / 3; slices of a single one are drawn by themselves."""
+    made = scores(3, 0.7, cases=40, groups=4)
+    names = made.groups
+    assert names is not None
+    assert len(set(names)) == 4
+    ranking = rank([Outcome("one", 0, {"test": made})], "dice")
+    assert any("of 4 groups only" in note for note in ranking.notes)
+    means = np.array([made.dice()[names == name].mean() for name in dict.fromkeys(names)])
+    assert ranking.row("one").case_se == pytest.approx(means.std(ddof=1) / np.sqrt(4), rel=0.1)
+    alone = dataclasses.replace(made, groups=np.array(["patient"] * 40))
+    ranking = rank([Outcome("one", 0, {"test": alone})], "dice")
+    assert any("of one group" in note for note in ranking.notes)
+    assert ranking.row("one").case_se > 0

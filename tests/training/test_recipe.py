@@ -5,8 +5,10 @@ import math
 import pytest
 
 from mixlab.errors import UserError
+from mixlab.training.checks import shortest
 from mixlab.training.recipe import PRESETS, Recipe, expand_preset
 from mixlab.training.schedule import rate_at
+from tests.training.toys import ToyCard
 
 
 def test_defaults_are_the_study() -> None:
@@ -67,3 +69,11 @@ def test_warm_up_is_at_most_half_of_the_training() -> None:
     assert rate_at(Recipe(epochs=4), 2, 4) == pytest.approx(1e-3)
     assert rate_at(Recipe(epochs=1), 0, 1) == pytest.approx(1e-3)
     assert rate_at(Recipe(schedule="constant", epochs=20), 19, 20) == 1e-3
+
+
+def test_the_same_training_is_written_in_one_way() -> None:
+    card, same = ToyCard(task="segmentation"), Recipe(crop_size=64)
+    assert shortest(Recipe(crop_size=[64, 64], loss="dice_ce"), card) == same == shortest(same, card)
+    other = Recipe(crop_size=[64, 32], loss="dice")
+    assert shortest(other, card) == other
+    assert shortest(Recipe(loss="cross_entropy"), ToyCard()) == Recipe()

@@ -62,7 +62,7 @@ def test_reading_an_image_draws_the_same_numbers_whatever_was_read_before() -> N
 
 def test_loaders_give_all_validation_images() -> None:
     split = ToySplit(33)
-    assert [len(images) for images, _, _ in eval_loader(split, 16, Machine())] == [16, 16, 1]
+    assert [len(images) for images, _, _ in eval_loader(split, Recipe(batch_size=16), Machine())] == [16, 16, 1]
     seen = torch.cat(
         [index for _, _, index in train_loader(split, ToyCard(), Recipe(batch_size=10), Machine(), seed=0)]
     )

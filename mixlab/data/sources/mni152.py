@@ -26,6 +26,7 @@ BLOCKS = {"val": (28, 60), "train": (70, 162), "test": (172, 208)}
 X, Z = slice(18, 178), slice(0, 160)
 """What is kept from left to right and from bottom to top: 160 voxels that hold the whole brain."""
 CUBE = 32
+SLAB = 10
 LEAST_TISSUE = 0.1
 """Cubes with less brain tissue than this are left out."""
 NOTES = (
@@ -52,7 +53,7 @@ def _card(name: str, size: tuple[int, ...], flips: tuple[int, ...]) -> DataCard:
     return DataCard(
         name=name, task="segmentation", classes=CLASSES, channels=1, spatial_dims=len(size), image_size=size,
         flips=flips, background=0, spacing=(1.0,) * len(size),
-        plane="coronal" if len(size) == 2 else None, splits=_how(), source=SOURCE, licence=LICENCE,
+        splits=_how(), source=SOURCE, licence=LICENCE,
         citation=CITATION, notes=NOTES, leaks=LEAKS,
     )  # fmt: skip
 
@@ -79,7 +80,10 @@ def open_slices(_config: DataConfig, _argument: str) -> RawData:
     places = [(split, y) for split, (start, stop) in BLOCKS.items() for y in range(start, stop)]
     images = np.stack([t1[::-1, y, :] for _, y in places])
     masks = np.stack([labels[::-1, y, :] for _, y in places])
-    return _raw(describe_2d(), images, masks, [split for split, _ in places], [f"y{y:03d}" for _, y in places])
+    raw = _raw(describe_2d(), images, masks, [split for split, _ in places], [f"y{y:03d}" for _, y in places])
+    # Neighbours are nearly the same image: what is drawn anew in statistics are slabs of 10 mm.
+    raw.groups = [f"{split} {(y - BLOCKS[split][0]) // SLAB}" for split, y in places]
+    return raw
 
 
 @register_dataset("mni152-3d", describe=describe_3d)

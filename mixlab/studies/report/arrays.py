@@ -20,7 +20,7 @@ from mixlab.training.mask_scores import MaskScores
 #: What reading a damaged or foreign file may raise.
 UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError)
 
-#: The value of a mask's pixels that count for nothing, in the examples of a run.
+#: The value of a mask's pixels that count for nothing (:data:`mixlab.data.masks.IGNORE`, without importing torch).
 IGNORED = 255
 
 

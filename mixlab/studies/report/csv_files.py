@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mixlab.studies.report.collect import StudyRecord, by_data
-from mixlab.studies.report.measures import MASK_METRICS, METRICS, distance_unit, run_unit
+from mixlab.studies.report.measures import SHOWN, SHOWN_OF_MASKS, distance_unit, run_unit
 from mixlab.studies.report.stand_ins import stand_ins_of
 from mixlab.studies.report.summary import StudySummary
 from mixlab.studies.report.table import COST_COLUMNS
@@ -27,7 +27,7 @@ def write_results(study: StudyRecord, more: Mapping[str, Sequence[object]] | Non
     """
     kinds = {part.masks for part in by_data(study)}
     ranks = [metric for metric, masks in (("macro_f1", False), ("dice", True)) if masks in kinds]
-    tested = [*(METRICS if False in kinds else ()), *(MASK_METRICS if True in kinds else ())]
+    tested = [*(SHOWN if False in kinds else ()), *(SHOWN_OF_MASKS if True in kinds else ())]
     head = [*RUN_FIELDS, *(f"val_{metric}" for metric in ranks), *(f"test_{metric}" for metric in (*tested, "loss"))]
     head += [*(["hd95_unit"] if True in kinds else []), *RUN_VALUES, "best_epoch", "device"]
     rows: list[list[object]] = [

@@ -9,9 +9,9 @@ from mixlab.studies.report.style import distance, score
 from mixlab.studies.report.summary import METRIC_NAMES, StudySummary
 
 #: The metrics of classes in tables, after the one that ranks.
-METRICS = ("macro_f1", "balanced_accuracy", "accuracy", "auroc")
+SHOWN = ("macro_f1", "balanced_accuracy", "accuracy", "auroc")
 #: Those of masks; the unmasked one only where a set has ignored pixels.
-MASK_METRICS = ("dice", "hd95", "dice_unmasked")
+SHOWN_OF_MASKS = ("dice", "hd95", "dice_unmasked")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Measure:
 def measures(summary: StudySummary) -> list[Measure]:
     """The scores of the ranked table; the one that ranks comes first."""
     if not summary.study.masks:
-        ordered = sorted(METRICS, key=lambda metric: metric != summary.metric)
+        ordered = sorted(SHOWN, key=lambda metric: metric != summary.metric)
         return [Measure("test", metric, capital(metric), f"Test {METRIC_NAMES[metric]}") for metric in ordered]
     unit = distance_unit(summary)
     found = [Measure("test", "dice", "Test Dice", "Mean over structures of the mean Dice over test cases")]
@@ -61,7 +61,7 @@ def run_measures(summary: StudySummary) -> list[Measure]:
     if summary.study.masks:
         found = measures(summary)
         return [found[-1], *found[:-1]]
-    name, others = summary.metric_name, METRICS[1:]
+    name, others = summary.metric_name, SHOWN[1:]
     both = (("val", "Validation"), ("test", "Test"))
     first = [Measure(split, summary.metric, f"{word} {name}", "") for split, word in both]
     return first + [Measure("test", metric, capital(metric), "") for metric in others]

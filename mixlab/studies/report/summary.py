@@ -110,14 +110,12 @@ class StudySummary:
     @cached_property
     def ranking(self) -> Ranking:
         """The ranking on the test split."""
-        without = self.undefined("test")
-        return rank([run for run in self.study.finished if run not in without], self.metric)
+        return rank(self.study.finished, self.metric)
 
     @cached_property
     def selection(self) -> Selection | None:
         """The label that validation chooses."""
-        without = [*self.undefined("val"), *self.undefined("test")]
-        return select([run for run in self.study.finished if run not in without], self.metric)
+        return select(self.study.finished, self.metric)
 
     def undefined(self, split: str) -> list[RunRecord]:
         """Finished runs whose predictions on ``split`` define no score: no case has a structure, true or predicted."""
