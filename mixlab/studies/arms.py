@@ -83,9 +83,10 @@ def _mixer_arms(study: StudyConfig) -> Iterator[Arm]:
 
 def _baseline_arms(study: StudyConfig) -> Iterator[Arm]:
     for baseline in study.baselines:
-        fields = {"name": baseline} if isinstance(baseline, str) else baseline
+        fields = {"name": baseline} if isinstance(baseline, str) else dict(baseline)
+        label = fields.pop("label", None)
         model = build(ModelConfig, fields, f"study baselines, {fields.get('name', '?')}")
-        yield Arm(baseline, model, baseline_label(fields))
+        yield Arm(baseline, model, str(label or baseline_label(fields)))
 
 
 def _without_label(parts: list[Part]) -> tuple[list[Part], str | None]:

@@ -29,7 +29,7 @@ class StudyConfig:
     the blocks."""
     baselines: list[Any] = field(default_factory=list)
     """Whole models to compare with, each trained once a seed and data set: names such as resnet18 or timm:NAME, or
-    mappings of a model's fields, such as {name: resnet18, kernel_size: 5}."""
+    mappings of a model's fields, such as {name: resnet18, kernel_size: 5}, with a `label` for the report if wanted."""
     kernel_sizes: list[Any] = field(default_factory=list)
     """Kernel sizes for mixers (or parts of cycled lists) that have one: an int, or one per axis; others appear once."""
     stages: list[str] = field(default_factory=list)

@@ -59,7 +59,7 @@ class Recipe:
     flips: bool = False
     """Flip images at random along the axes that the data set's card allows."""
     crops_per_image: int = 1
-    """Crops that are taken from each image in an epoch; more than one needs `crop_size`."""
+    """Crops that are taken from each image in an epoch (which is read for each); more than one needs `crop_size`."""
     clip_norm: float | None = None
     """Largest norm of the gradient; larger ones are scaled down."""
     layer_decay: float | None = None

@@ -160,6 +160,8 @@ def test_baselines_have_recipes_and_errors_of_their_own() -> None:
         study("digits")
     same = study("digits", baselines=[{"name": "resnet18", "pretrained": "a/b/weights.pth"}])
     assert same.runs()[0].label == "resnet18-pretrained=weights"
+    named = study("digits", baselines=[{"name": "resnet18", "kernel_size": 5, "label": "wide"}]).runs()[0]
+    assert (named.label, named.model.kernel_size) == ("wide", 5)
 
 
 def test_layer_decay_needs_blocks() -> None:
