@@ -83,7 +83,6 @@ def test_inflation_needs_weights() -> None:
 
 def test_golden() -> None:
     """Another network under the same name must raise ``NUMERICS_VERSION``; see tests/architectures/test_golden.py."""
-    pytest.importorskip("monai")
     shapes = {}
     for name in BASELINES:
         full = "timm:resnet18" if name == "timm" else name
@@ -92,6 +91,7 @@ def test_golden() -> None:
         text = "\n".join(f"{key} {tuple(value.shape)}" for key, value in model.state_dict().items())
         shapes[name] = hashlib.sha256(text.encode()).hexdigest()[:12]
     assert shapes == {
+        "intensity": "f69d9af1a0b3",
         "rad_dino": "b73362212f52",
         "resnet18": "274a74b63728",
         "timm": "ef97b345829e",
