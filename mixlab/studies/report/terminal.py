@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+#: Longer groups than this would leave no room for names.
+FEW_LETTERS = 9
+
+
 def print_ranking(study_dir: Path | str, console: Console | None = None) -> None:
     """Print the ranked table and the headline of a study, one for each of its data sets.
 
@@ -43,28 +47,28 @@ def print_ranking(study_dir: Path | str, console: Console | None = None) -> None
 
 
 def ranking_table(summary: StudySummary, width: int = 80) -> Table:
-    """The ranked table; balanced accuracy (of masks the Hausdorff distance) has room from 96 columns on."""
+    """The ranked table; balanced accuracy (of masks the Hausdorff distance) has room from 96 columns on, and letters
+    where they are few."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     chosen = summary.selection.label if summary.selection is not None else None
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title_justify="left", caption_justify="left")
-    table.caption = Text("same letter: not distinguishable; * chosen by validation")
+    letters = all(len(row.group) <= FEW_LETTERS for row in summary.ranking.rows)
+    said = "same letter: not distinguishable" if letters else "groups of many letters: see the report"
+    table.caption = Text(f"{said}; * chosen by validation")
     table.add_column("rank", no_wrap=True)
     table.add_column("mixer", overflow="fold")
     table.add_column(f"test {summary.metric_name}", no_wrap=True)
-    table.add_column("", no_wrap=True)
+    if letters:
+        table.add_column("", no_wrap=True)
     second = _second(summary)
     for head in (*([second.head] if width >= 96 else []), "params", "MACs", "s/epoch"):
         table.add_column(head, justify="right", no_wrap=True)
     for label in summary.labels:
-        table.add_row(
-            *(
-                Text(cell)
-                for cell in _cells(label, summary.metric, label.label == chosen, second if width >= 96 else None)
-            )
-        )
+        cells = _cells(label, summary.metric, label.label == chosen, second if width >= 96 else None, letters=letters)
+        table.add_row(*map(Text, cells))
     return table
 
 
@@ -75,7 +79,9 @@ def _second(summary: StudySummary) -> Measure:
     return Measure("test", "hd95", with_unit("HD95", distance_unit(summary)), "", lower=True)
 
 
-def _cells(label: LabelSummary, metric: str, chosen: bool, second: Measure | None) -> list[str]:
+def _cells(
+    label: LabelSummary, metric: str, chosen: bool, second: Measure | None, *, letters: bool = True
+) -> list[str]:
     average, seconds = label.test(metric), label.cost("seconds_per_epoch")
     mean = score(None) if average is None else score(average.mean)
     if average is not None and average.sd is not None:
@@ -87,7 +93,7 @@ def _cells(label: LabelSummary, metric: str, chosen: bool, second: Measure | Non
         rank,
         label.label + (" *" if chosen else ""),
         mean,
-        label.rank.group if label.rank is not None else "",
+        *([label.rank.group if label.rank is not None else ""] if letters else []),
         *([] if second is None else [_mean(label, second)]),
         quantity(label.cost("parameters")),
         quantity(label.cost("macs")),
