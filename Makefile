@@ -8,7 +8,7 @@ NATIVE := native/CMakeLists.txt $(wildcard mixlab/ops/native/*.cpp mixlab/ops/na
 
 .PHONY: help quickstart test test-fast lint docs clean
 help:
-	@echo "make quickstart  install, then compare token mixers on a segmented brain (about 3 minutes after installation)"
+	@echo "make quickstart  install, then compare token mixers on a segmented brain (about 4 minutes after installation)"
 	@echo "make test        install what tests need, then run the whole suite"
 	@echo "make test-fast   the same without the slow tests"
 	@echo "make lint        ruff, mypy, import contracts"
