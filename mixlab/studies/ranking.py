@@ -101,7 +101,7 @@ class Ranking:
     """Rows by falling mean, every pair in the order of the rows, and what the ranking rests on.
 
     ``seed_df`` are the degrees of freedom of the training variance; ``test_cases_only`` says that no label was trained
-    twice, so that nothing is known about another seed.
+    twice, so that nothing is known about another seed. ``n_groups`` is 0 where cases are not grouped.
     """
 
     metric: str
@@ -112,6 +112,7 @@ class Ranking:
     n_seeds: int = 0
     n_folds: int = 0
     n_cases: int = 0
+    n_groups: int = 0
     seed_df: int = 0
     test_cases_only: bool = False
     notes: tuple[str, ...] = ()

@@ -45,6 +45,12 @@ def usable(runs: Iterable[Run], metric: str, split: str, notes: list[str]) -> di
     return found
 
 
+def group_count(found: Sequence[AnyPredictions]) -> int:
+    """Groups of all cases; 0 where cases are not grouped."""
+    groups = [p.groups for p in found if isinstance(p, MaskScores) and p.groups is not None]
+    return len(np.unique(np.concatenate(groups))) if len(groups) == len(found) else 0
+
+
 def resampled(
     found: Sequence[AnyPredictions], ids: NDArray[np.str_], resamples: int, random_state: int, notes: list[str]
 ) -> tuple[Floats, float]:

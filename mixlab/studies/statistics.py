@@ -37,7 +37,7 @@ from mixlab.errors import expected, unknown
 from mixlab.studies.case_metrics import MASK_METRICS, METRICS, AnyPredictions, case_metric, point_value
 from mixlab.studies.comparisons import critical_value, letter_groups, mean_variance, p_value
 from mixlab.studies.ranking import NOT_DISTINGUISHABLE, Outcome, Pair, Ranking, RankRow, Run, Selection
-from mixlab.studies.resampling import Cell, resampled, usable
+from mixlab.studies.resampling import Cell, group_count, resampled, usable
 
 __all__ = ["NOT_DISTINGUISHABLE", "Outcome", "Pair", "RankRow", "Ranking", "Run", "Selection", "rank", "select"]
 
@@ -240,6 +240,7 @@ def rank(
         n_seeds=len(seeds),
         n_folds=len(folds),
         n_cases=cases,
+        n_groups=group_count(list(found.values())),
         seed_df=freedom,
         test_cases_only=freedom == 0,
         notes=tuple(dict.fromkeys(notes)),

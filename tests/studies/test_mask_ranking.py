@@ -122,6 +122,7 @@ def test_few_groups_are_told_and_one_group_is_none() -> None:
     assert len(set(names)) == 4
     ranking = rank([Outcome("one", 0, {"test": made})], "dice")
     assert any("of 4 groups only" in note for note in ranking.notes)
+    assert ranking.n_groups == 4
     means = np.array([made.dice()[names == name].mean() for name in dict.fromkeys(names)])
     assert ranking.row("one").case_se == pytest.approx(means.std(ddof=1) / np.sqrt(4), rel=0.1)
     alone = dataclasses.replace(made, groups=np.array(["patient"] * 40))

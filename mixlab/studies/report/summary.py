@@ -172,7 +172,9 @@ class StudySummary:
         ranking, sentences = self.ranking, []
         if ranking.rows:
             runs = count(ranking.n_seeds, "seed") + (f" and {ranking.n_folds} folds" if ranking.n_folds > 1 else "")
-            sentences.append(f"Ranked by test {self.metric_name}: {runs}, {count(ranking.n_cases, 'test case')}.")
+            cases = count(ranking.n_cases, "test case")
+            cases += f" in {count(ranking.n_groups, 'group')}" if ranking.n_groups else ""
+            sentences.append(f"Ranked by test {self.metric_name}: {runs}, {cases}.")
         behind = [row.label for row in ranking.rows if row.label not in ranking.leaders]
         if behind and len(ranking.leaders) > 1:
             sentences.append(f"Distinguishably behind at least one of them: {join(behind)}.")
