@@ -15,7 +15,7 @@ from PIL import Image
 from mixlab.data import DataCard, DataConfig, open_data
 from mixlab.data.mask_classes import read_classes
 from mixlab.data.mask_files import PlaneFiles, read_mask
-from mixlab.data.mask_writing import check_places, colour, count_pixels, mask_files, mask_place, structures
+from mixlab.data.mask_writing import colour, count_pixels, mask_files, mask_place, structures
 from mixlab.data.readers import read_header, read_image
 from mixlab.data.slices import read_grid
 from mixlab.errors import UserError
@@ -269,37 +269,3 @@ def test_pixels_are_counted_for_each_structure() -> None:
     assert count_pixels(mask, replace(CARD, background=1)) == [1, 3]
     assert count_pixels(mask, replace(CARD, background=None)) == [1, 2, 3]
     assert count_pixels(np.stack([mask > 0, mask > 1, mask > 2]).astype(np.uint8), OVERLAPPING) == [5, 3, 0]
-
-
-def test_two_images_of_one_mask_name_are_refused(tmp_path: Path) -> None:
-    def check(*names: str, card: DataCard = CARD) -> None:
-        check_places([tmp_path / name for name in names], tmp_path / "out", card)
-
-    check("a.png", "b.png", "a.nii.gz")
-    check("a.png", "a.nii", card=OVERLAPPING)
-    alike = [("x/a.png", "y/a.png"), ("a.png", "a.tif"), ("a.nii", "a.nii.gz"), ("a.png", "A.png"), ("a.png",) * 2]
-    for names in alike:
-        with pytest.raises(UserError, match="expected one file name for each image, got 1:"):
-            check(*names)
-    with pytest.raises(UserError, match="one file name for each image"):
-        check("a.png", "a.jpg", card=OVERLAPPING)
-
-
-def test_what_exists_is_not_overwritten_unasked(tmp_path: Path) -> None:
-    image, out = save(tmp_path / "a.png", picture(0)), tmp_path / "out"
-    check_places([image], out, CARD)
-    save(out / "a.png", picture(1))
-    with pytest.raises(UserError, match=r"files that do not exist yet, got 1:\n  .*a\.png, try --overwrite"):
-        check_places([image], out, CARD)
-    check_places([image], out, CARD, overwrite=True)
-    check_places([image], out, OVERLAPPING)
-    for place in (tmp_path, out / ".." / "out" / ".."):
-        with pytest.raises(UserError, match="another place than the images'"):
-            check_places([image], place, CARD, overwrite=True)
-    with pytest.raises(UserError, match="a folder to write to"):
-        check_places([image], image, CARD)
-    (out / "b.png").mkdir()
-    (out / "lung").write_text("")
-    for name, card in (("b.png", CARD), ("c.png", OVERLAPPING)):
-        with pytest.raises(UserError, match="names that are free for files"):
-            check_places([tmp_path / name], out, card, overwrite=True)
