@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils.data import Dataset
 
 from mixlab.data.masks import IGNORE
 from mixlab.studies.examples import as_picture
+from mixlab.training.mask_scores import mean
 
 SPREAD, WORST, BEST = 12, 6, 3
 PIXELS = 192
@@ -49,9 +49,7 @@ def choose_cases(dice: NDArray[np.float64]) -> list[tuple[int, str]]:
         dice: of each case and structure, ``(N, K)``; nan where not defined.
     """
     chosen = dict.fromkeys(np.linspace(0, len(dice) - 1, min(SPREAD, len(dice))).round().astype(int).tolist(), "spread")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Mean of empty slice")
-        means = np.nanmean(dice, axis=1)
+    means = mean(dice, 1)
     order = [int(i) for i in np.argsort(means, kind="stable") if not np.isnan(means[i])]
     for why, some in (("worst", order[:WORST]), ("best", order[::-1][:BEST])):
         for index in some:

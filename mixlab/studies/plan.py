@@ -84,7 +84,7 @@ def make_plan(cells: Sequence[RunConfig], out: Path, device: str) -> Plan:
         runs[digest] = PlannedRun(config, folder, images.fingerprint, import_hashes(config), images.card.task)
     if any(is_frozen_at_random(run.config) for run in runs.values()):
         notes.append(FROZEN)
-    if any(_is_for_classes(run.config.recipe, opened[repr(to_plain(run.config.data))].card) for run in runs.values()):
+    if any(run.task == "segmentation" and _is_for_classes(run.config.recipe) for run in runs.values()):
         notes.append(FOR_CLASSES)
     notes += dict.fromkeys(f"stand-in: {said}" for run in runs.values() for said in run.config.stand_ins)
     _check_models([run for run in runs.values() if not run.done], opened)
@@ -97,11 +97,10 @@ def is_frozen_at_random(config: RunConfig) -> bool:
     return config.recipe.freeze_backbone and config.model.pretrained is None
 
 
-def _is_for_classes(recipe: Recipe, card: Any) -> bool:
-    """Masks are trained with what the default recipe has for images of one class each."""
+def _is_for_classes(recipe: Recipe) -> bool:
+    """The recipe has what the default one has for images of one class each."""
     default = Recipe()
-    same = (recipe.class_weights, recipe.label_smoothing) == (default.class_weights, default.label_smoothing)
-    return bool(card.task == "segmentation" and same)
+    return (recipe.class_weights, recipe.label_smoothing) == (default.class_weights, default.label_smoothing)
 
 
 def import_hashes(config: RunConfig) -> tuple[str, ...]:

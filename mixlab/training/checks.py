@@ -11,6 +11,9 @@ from mixlab.data.pairing import check_pairing, default_loss
 from mixlab.errors import Quoted, expected
 from mixlab.training.recipe import Recipe, sizes
 
+#: Why the images of a task cannot be drawn so that classes are equally frequent.
+NO_CLASS = {"segmentation": "an image with a mask has no class", "multilabel": "labels are no classes to balance"}
+
 
 def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
     """Refuse options that this data set or this model cannot have.
@@ -29,18 +32,15 @@ def check_recipe(recipe: Recipe, card: Any, model: nn.Module) -> None:
             "model", "one that scores every pixel, as masks ask for", Quoted("a model that classifies"), hint
         )
     check_pairing(card, card.task, recipe.loss or default_loss(card), card.channels)
-    if recipe.sampler == "balanced" and card.task == "segmentation":
+    if recipe.sampler == "balanced" and card.task in NO_CLASS:
         hint = "sampler: shuffle and class_weights: balanced"
-        raise expected("recipe.sampler", "shuffle, as an image with a mask has no class", "balanced", hint)
+        raise expected("recipe.sampler", f"shuffle, as {NO_CLASS[card.task]}", "balanced", hint)
     if recipe.layer_decay is not None and not len(getattr(model, "stages", ())):
         want = "a model with stages of blocks, which the rates follow"
         raise expected("recipe.layer_decay", want, type(model).__name__, "null")
     if recipe.new_lr_scale is not None and not getattr(model, "new_parameters", set()):
         want = "a model that starts from weights and has parameters that are not in them"
         raise expected("recipe.new_lr_scale", want, recipe.new_lr_scale, "null, or model.pretrained")
-    if recipe.sampler == "balanced" and card.task == "multilabel":
-        hint = "sampler: shuffle and class_weights: balanced"
-        raise expected("recipe.sampler", "shuffle, as labels are no classes to balance", "balanced", hint)
     if recipe.head_dropout is not None:
         head_dropouts(model)
 

@@ -17,6 +17,7 @@ from mixlab.training.recipe import Recipe
 from mixlab.training.segmentation import SegmentationTask
 from mixlab.training.selection import SELECTS
 from mixlab.training.task import collect
+from mixlab.training.trainer import run_batches
 
 
 def is_fitted_at_once(model: nn.Module) -> bool:
@@ -32,8 +33,6 @@ def fit_at_once(
     Nothing of a recipe counts but the loss, which is only told, and the batch size: there are no steps, no crops and no
     augmentation.
     """
-    from mixlab.training.fit import run_batches
-
     began = time.perf_counter()
     task = SegmentationTask(model, card, Recipe(loss=recipe.loss, batch_size=recipe.batch_size))
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from mixlab.training.machine import Machine
 from mixlab.training.recipe import Recipe
 from mixlab.training.selection import SELECTS
 from mixlab.training.task import ImageTask, collect
+from mixlab.training.trainer import make_trainer, quiet_lightning, run_batches
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -211,41 +209,3 @@ def predict(
 ) -> dict[str, Any]:
     """Probabilities ``(N, K)``, targets, losses and mean loss of a model that classifies, in the split's order."""
     return collect(run_batches(make_task(model, card, Recipe(batch_size=batch_size)), split, machine or Machine()))
-
-
-def run_batches(task: ImageTask, split: Dataset[Any], machine: Machine) -> list[Any]:
-    """What ``task.predict_step`` gives for each batch of a split."""
-    with quiet_lightning():
-        trainer = make_trainer(machine, enable_checkpointing=False)
-        return trainer.predict(task.eval(), eval_loader(split, task.recipe, machine)) or []
-
-
-def make_trainer(machine: Machine, **options: Any) -> pl.Trainer:
-    """A Lightning trainer that prints nothing and writes nothing by itself."""
-    return pl.Trainer(
-        accelerator="gpu" if machine.device == "cuda" else machine.device,
-        devices=1,
-        precision=machine.precision,  # type: ignore[arg-type]
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        **options,
-    )
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's advice (number of workers, tips, modules in evaluation mode); errors still come through."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=r".*in eval mode at the start of training.*")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -89,23 +89,30 @@ class MaskScores:
         dice = self.dice()
         found: dict[str, Any] = {
             "dice": mean_of_means(dice),
-            "per_structure_dice": [_mean(column) for column in dice.T],
+            "per_structure_dice": numbers(mean(dice, 0)),
             "cases_without": np.isnan(dice).sum(axis=0).tolist(),
         }
         if self.said_unmasked is not None:
             found["dice_unmasked"] = mean_of_means(self.dice(masked=False))
         if self.hd95 is not None:
             found["hd95"] = mean_of_means(self.hd95)
-            found["per_structure_hd95"] = [_mean(column) for column in self.hd95.T]
+            found["per_structure_hd95"] = numbers(mean(self.hd95, 0))
         return found
 
 
 def mean_of_means(values: Floats) -> float | None:
     """Mean over structures of the mean over cases of ``(N, K)``, nan left out; None where all are nan."""
-    means = [mean for column in values.T if (mean := _mean(column)) is not None]
-    return float(np.mean(means)) if means else None
+    return numbers(np.atleast_1d(mean(mean(values, 0), 0)))[0]
 
 
-def _mean(column: Floats) -> float | None:
-    there = column[~np.isnan(column)]
-    return float(there.mean()) if len(there) else None
+def mean(values: Floats, over: int) -> Floats:
+    """Mean over an axis, nan left out; nan where all are."""
+    there = ~np.isnan(values)
+    number = there.sum(axis=over)
+    total = np.where(there, values, 0.0).sum(axis=over)
+    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
+
+
+def numbers(values: Floats) -> list[float | None]:
+    """Values for JSON and for averages: None in the place of nan."""
+    return [None if np.isnan(value) else float(value) for value in values]

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mixlab.ops.resize import resized
-from mixlab.training.fit import run_batches
 from mixlab.training.loaders import eval_loader
 from mixlab.training.machine import Machine
 from mixlab.training.mask_scores import MaskScores
 from mixlab.training.recipe import Recipe
 from mixlab.training.segmentation import SegmentationTask
 from mixlab.training.task import collect
+from mixlab.training.trainer import run_batches
 
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 ARRAYS = ("true", "said", "hit", "said_unmasked", "hd95")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixlab.studies.report.mask_cases import LabelCases, mean
+from mixlab.studies.report.mask_cases import LabelCases
 from mixlab.studies.report.summary import StudySummary, join
+from mixlab.training.mask_scores import mean
 
 #: A mean Dice below this is listed.
 LOW = 0.5

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlab.studies.report.summary import LabelSummary, StudySummary
-from mixlab.training.mask_scores import MaskScores
+from mixlab.training.mask_scores import MaskScores, mean
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -92,19 +92,6 @@ def _cases(label: LabelSummary, structures: int) -> LabelCases | None:
             hd95[run, place] = p.hd95
     left_out = np.stack([np.isnan(p.dice()).sum(axis=0) for p in found])
     return LabelCases(label, ids, dice, hd95, missed, invented, left_out, np.array([len(p.ids) for p in found]))
-
-
-def mean(values: Floats, over: int) -> Floats:
-    """Mean over an axis, nan left out; nan where all are."""
-    there = ~np.isnan(values)
-    number = there.sum(axis=over)
-    total = np.where(there, values, 0.0).sum(axis=over)
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-
-
-def numbers(values: Floats) -> list[float | None]:
-    """Values for JSON and for averages: None in the place of nan."""
-    return [None if np.isnan(value) else float(value) for value in values]
 
 
 def span(values: Iterable[int] | Counts) -> str:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from mixlab.studies.report.figures import styles_of
-from mixlab.studies.report.mask_cases import Floats, LabelCases, mean
+from mixlab.studies.report.mask_cases import Floats, LabelCases
 from mixlab.studies.report.measures import distance_unit, with_unit
 from mixlab.studies.report.style import Style, axis, category_axis, distance, figure, score, text, view
 from mixlab.studies.report.summary import StudySummary
+from mixlab.training.mask_scores import mean
 
 Json = dict[str, Any]
 
@@ -26,15 +27,11 @@ ALL = "all structures"
 
 @dataclass(frozen=True)
 class _Scale:
-    """How values become places on the axis, and how they are written."""
+    """How values become places on the axis, how they are written, and the axis of those that are shown."""
 
     place: Callable[[Any], Any]
     write: Callable[[float | None], str]
-
-
-_PLAIN = _Scale(lambda values: values, score)
-# Distances lie near zero with a tail as long as the image; a logarithm would lose the many that are exactly zero.
-_ROOT = _Scale(np.sqrt, distance)
+    x_axis: Callable[[Floats], Json]
 
 
 def mask_figures(summary: StudySummary, cases: Sequence[LabelCases]) -> list[Json]:
@@ -49,7 +46,7 @@ def dice_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json | No
     def x_axis(shown: Floats) -> Json:
         return axis("test Dice of a case", range=[max(0.0, float(shown.min()) - 0.02), 1.015])
 
-    return _figure("structure-dice", summary, values, _PLAIN, x_axis)
+    return _figure("structure-dice", summary, values, _Scale(lambda values: values, score, x_axis))
 
 
 def distance_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json | None:
@@ -63,7 +60,8 @@ def distance_figure(summary: StudySummary, cases: Sequence[LabelCases]) -> Json 
         named = {"tickvals": [float(np.sqrt(tick)) for tick in ticks], "ticktext": [str(tick) for tick in ticks]}
         return axis(title, tickmode="array", tickangle=0, range=[-0.02 * reach, 1.04 * reach], **named)
 
-    return _figure("structure-distance", summary, values, _ROOT, x_axis)
+    # Distances lie near zero with a tail as long as the image; a logarithm would lose the many that are exactly zero.
+    return _figure("structure-distance", summary, values, _Scale(np.sqrt, distance, x_axis))
 
 
 def _ticks(reach: float) -> list[int]:
@@ -80,7 +78,6 @@ def _figure(
     summary: StudySummary,
     values: Sequence[tuple[LabelCases, Floats]],
     scale: _Scale,
-    x_axis: Callable[[Floats], Json],
 ) -> Json | None:
     names, views = summary.study.structures, []
     together = [(label, mean(found, 1)) for label, found in values]
@@ -89,7 +86,7 @@ def _figure(
     for structure, columns in chosen:
         there = [(label, column) for label, column in columns if not np.isnan(column).all()]
         if there:
-            views.append(_view(structure, summary, there, scale, x_axis))
+            views.append(_view(structure, summary, there, scale))
     return figure(name, views, choose="structure") if views else None
 
 
@@ -98,14 +95,13 @@ def _view(
     summary: StudySummary,
     columns: Sequence[tuple[LabelCases, Floats]],
     scale: _Scale,
-    x_axis: Callable[[Floats], Json],
 ) -> Json:
     styles, data = styles_of(summary), []
     for y, (label, column) in enumerate(columns):
         data += _box(label, column, y, styles[label.label.label], scale)
     every = np.concatenate([column[~np.isnan(column)] for _, column in columns])
     names = category_axis([label.label.label for label, _ in columns], most=60, range=[len(columns) - 0.5, -0.5])
-    return view(structure, data, 70 + 34 * len(columns), xaxis=x_axis(every), yaxis=names, showlegend=False)
+    return view(structure, data, 70 + 34 * len(columns), xaxis=scale.x_axis(every), yaxis=names, showlegend=False)
 
 
 def _box(label: LabelCases, column: Floats, y: int, style: Style, scale: _Scale) -> list[Json]:

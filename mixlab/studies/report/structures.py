@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mixlab.studies.report.mask_cases import Floats, LabelCases, mean, numbers, span
+from mixlab.studies.report.mask_cases import Floats, LabelCases, span
 from mixlab.studies.report.measures import Measure, distance_unit, with_unit
 from mixlab.studies.report.summary import LabelSummary, StudySummary, average
 from mixlab.studies.report.table import Cell, score_cell
+from mixlab.training.mask_scores import mean, numbers
 
 #: The rule of :mod:`mixlab.training.mask_scores`, in the page's words.
 RULE = (
