@@ -145,13 +145,13 @@ static bool backward_block(const Problem& p, const Task& t, Work<T>& w, int64_t 
     if (w.aggregate) __builtin_memset(w.DW, 0, kRows * w.offsets * w.stride * sizeof(T));
     for (int b = 0; b < t.vectors; b++) {
         const int n = w.hi[b] - w.lo[b] + 1;
-        score_block<T, false>(t, w, w.V, g, w.mask, nullptr, keyrows, b, w.DP);
+        score_block<T>(t, w, w.V, g, false, nullptr, keyrows, b, w.DP);
         if (w.aggregate) {
             move_weights<T, false>(p, t, w, keyrows, b, rows);
             if (own) move_weights<T, true>(p, t, w, keyrows, b, rows);
             continue;
         }
-        score_block<T, true>(t, w, w.K, q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
+        score_block<T>(t, w, w.K, q, true, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
         T *s[kRows], *dp[kRows];
         for (int r = 0; r < rows; r++) {
             s[r] = w.at(w.S, r, counts[r] * n, b), dp[r] = w.at(w.DP, r, counts[r] * n, b);

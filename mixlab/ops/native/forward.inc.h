@@ -61,9 +61,8 @@ static void move_weights(const Problem& p, const Task& t, Work<T>& w, int keyrow
     }
 }
 
-template <class T, bool MASK>
-static void score_block(const Task& t, const Work<T>& w, const T* ring, const T* q, const T* mask, const T* bias, int keyrows,
-                        int b, T* s) {
+template <class T, int D, bool MASK>
+static void score_keys(const Task& t, const Work<T>& w, const T* ring, const T* q, const T* bias, int keyrows, int b, T* s) {
     constexpr int L = kLanes<T>;
     const int lo = w.lo[b], n = w.hi[b] - lo + 1;
     const int64_t row = w.d * w.stride;
@@ -75,9 +74,20 @@ static void score_block(const Task& t, const Work<T>& w, const T* ring, const T*
             out[r] = w.at(s, k.first + r, k.index[k.first + r] * n, b);
             biases[r] = bias ? bias + k.bias[k.first + r] + lo : w.zeros;
         }
-        scores<T, MASK>(k.count, ring + k.slot * row + b * L + lo - t.reach, w.stride, q + k.first * row + b * L, row,
-                        w.stride, int(w.d), mask + lo * w.stride + b * L, w.stride, biases, out, w.apart, n);
+        scores<T, D, MASK>(k.count, ring + k.slot * row + b * L + lo - t.reach, w.stride, q + k.first * row + b * L, row,
+                           w.stride, int(w.d), w.mask + lo * w.stride + b * L, w.stride, biases, out, w.apart, n);
     }
+}
+
+// Scores of block b against all rows of keys that it sees. The usual head sizes are known to the compiler.
+template <class T>
+static void score_block(const Task& t, const Work<T>& w, const T* ring, const T* q, bool masked, const T* bias, int keyrows,
+                        int b, T* s) {
+    const bool plain = !bias && (!masked || w.clear[b]);
+    const auto score = w.d == 16   ? (plain ? score_keys<T, 16, false> : score_keys<T, 16, true>)
+                       : w.d == 32 ? (plain ? score_keys<T, 32, false> : score_keys<T, 32, true>)
+                                   : (plain ? score_keys<T, 0, false> : score_keys<T, 0, true>);
+    score(t, w, ring, q, bias, keyrows, b, s);
 }
 
 // out[r][c] = factor[r] (sum of entries times a ring's rows), for block b; what the extra keys gave is there before.
@@ -172,7 +182,7 @@ static void forward_block(const Problem& p, const Task& t, Work<T>& w, int64_t z
             sum_block(t, w, w.V, w.S, keyrows, b, o, rows);
             continue;
         }
-        score_block<T, true>(t, w, w.K, q, w.mask, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
+        score_block(t, w, w.K, q, true, p.bias.data ? w.bias : nullptr, keyrows, b, w.S);
         T* extra[kRows];
         for (int r = 0; r < rows; r++) extra[r] = w.at(w.S, r, counts[r] * n, b);
         if (w.E) score_extra(p, w, q, w.EK, true, b, extra, rows);

@@ -5,7 +5,8 @@
 
 // Scores of `nr` query rows against one row of keys, `NX` adjacent offsets dx:
 // out[r][j][lane] = mask[j][lane] + bias[r][j] + sum_c q[r][c][lane] k[c][lane + j]
-template <class T, int NR, int NX, bool MASK>
+// D: the number of channels, 0 if it is not known before.
+template <class T, int NR, int NX, int D, bool MASK>
 INLINE void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                          ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int j0) {
     Vec<T> acc[NR][NX];
@@ -14,13 +15,14 @@ INLINE void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptr
 #pragma GCC unroll 8
         for (int r = 0; r < NR; r++) acc[r][j] = MASK ? load(mask + (j0 + j) * mj) + bias[r][j0 + j] : Vec<T>{};
     k += j0;
-    for (int c = 0; c < d; c++) {
+#pragma GCC unroll 2
+    for (int c = 0; c < (D ? D : d); c++, k += kc, q += qc) {
         Vec<T> qv[NR];
 #pragma GCC unroll 8
-        for (int r = 0; r < NR; r++) qv[r] = load(q + r * qr + c * qc);
+        for (int r = 0; r < NR; r++) qv[r] = load(q + r * qr);
 #pragma GCC unroll 8
         for (int j = 0; j < NX; j++) {
-            Vec<T> kv = load(k + c * kc + j);
+            Vec<T> kv = load(k + j);
             PIN(kv);
 #pragma GCC unroll 8
             for (int r = 0; r < NR; r++) acc[r][j] += qv[r] * kv;
@@ -32,20 +34,22 @@ INLINE void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptr
         for (int j = 0; j < NX; j++) store(out[r] + (j0 + j) * oj, acc[r][j]);
 }
 
-constexpr int kWide = MIXLAB_ROWS == 4 ? 7 : 4;    // offsets a block for one or two rows
-constexpr int kNarrow = MIXLAB_ROWS == 4 ? 4 : 4;  // for more
+// Offsets a block for NR rows: accumulators, rows and one vector of keys stay in registers.
+template <int NR>
+constexpr int kOffsets = kRows == 2 ? 4 : (31 - NR) / NR < 7 ? (31 - NR) / NR : 7;
+static_assert(kRows <= 6, "cases below");
 
-template <class T, int NR, bool MASK>
+template <class T, int NR, int D, bool MASK>
 INLINE void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                         ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
-    constexpr int most = NR <= 2 ? kWide : kNarrow;
+    constexpr int most = kOffsets<NR>;
     const int blocks = (nx + most - 1) / most;
     for (int b = 0, j = 0; b < blocks; b++) {
         const int n = (nx - j + blocks - b - 1) / (blocks - b);  // even parts: 7 is 4 + 3
         switch (n) {
-#define MIXLAB_CASE(N)                                                                                       \
-    case N:                                                                                                  \
-        if constexpr (N <= most) scores_block<T, NR, N, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, j); \
+#define MIXLAB_CASE(N)                                                                                             \
+    case N:                                                                                                        \
+        if constexpr (N <= most) scores_block<T, NR, N, D, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, j); \
         break;
             MIXLAB_CASE(1) MIXLAB_CASE(2) MIXLAB_CASE(3) MIXLAB_CASE(4) MIXLAB_CASE(5) MIXLAB_CASE(6) MIXLAB_CASE(7)
 #undef MIXLAB_CASE
@@ -54,16 +58,16 @@ INLINE void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrd
     }
 }
 
-template <class T, bool MASK>
+template <class T, int D, bool MASK>
 INLINE void scores(int nr, const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                    ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
     switch (nr) {
-        case 1: return scores_rows<T, 1, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
-        case 2: return scores_rows<T, 2, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
-#if MIXLAB_ROWS > 2
-        case 3: return scores_rows<T, 3, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
-        case 4: return scores_rows<T, 4, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx);
-#endif
+#define MIXLAB_CASE(N)                                                                                             \
+    case N:                                                                                                        \
+        if constexpr (N <= kRows) scores_rows<T, N, D, MASK>(k, kc, q, qr, qc, d, mask, mj, bias, out, oj, nx); \
+        break;
+        MIXLAB_CASE(1) MIXLAB_CASE(2) MIXLAB_CASE(3) MIXLAB_CASE(4) MIXLAB_CASE(5) MIXLAB_CASE(6)
+#undef MIXLAB_CASE
     }
 }
 
@@ -106,15 +110,14 @@ static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t
         const Source<T>& s = list[i];
         const T* v = s.v + c0 * vc;
         switch (s.first * 8 + s.count) {
-#define MIXLAB_CASE(A, N)                                             \
-    case A * 8 + N:                                                   \
-        add_source<T, A, N, NC>(acc, s, v, nx, pj, vj, vc); \
+#define MIXLAB_CASE(A, N)                                                                  \
+    case A * 8 + N:                                                                        \
+        if constexpr (A + N <= kRows) add_source<T, A, N, NC>(acc, s, v, nx, pj, vj, vc); \
         break;
-            MIXLAB_CASE(0, 1) MIXLAB_CASE(0, 2) MIXLAB_CASE(1, 1)
-#if MIXLAB_ROWS > 2
-            MIXLAB_CASE(0, 3) MIXLAB_CASE(0, 4) MIXLAB_CASE(1, 2) MIXLAB_CASE(1, 3) MIXLAB_CASE(2, 1) MIXLAB_CASE(2, 2)
-            MIXLAB_CASE(3, 1)
-#endif
+#define MIXLAB_CASES(A) \
+    MIXLAB_CASE(A, 1) MIXLAB_CASE(A, 2) MIXLAB_CASE(A, 3) MIXLAB_CASE(A, 4) MIXLAB_CASE(A, 5) MIXLAB_CASE(A, 6)
+            MIXLAB_CASES(0) MIXLAB_CASES(1) MIXLAB_CASES(2) MIXLAB_CASES(3) MIXLAB_CASES(4) MIXLAB_CASES(5)
+#undef MIXLAB_CASES
 #undef MIXLAB_CASE
         }
     }
@@ -128,10 +131,10 @@ static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t
 template <class T, bool ADD>
 static void weighted(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int d,
                      T* const* out, ptrdiff_t oc, int rows, const Vec<T>* factor = nullptr) {
-    constexpr int most = MIXLAB_ROWS == 4 ? 6 : 4;
+    constexpr int most = kRows == 2 ? 4 : 24 / kRows;  // accumulators for all rows stay in registers
     const int blocks = (d + most - 1) / most;
     for (int b = 0, c = 0; b < blocks; b++) {
-        const int n = (d - c + blocks - b - 1) / (blocks - b);  // even parts: 16 is 6 + 5 + 5
+        const int n = (d - c + blocks - b - 1) / (blocks - b);  // even parts
         switch (n) {
 #define MIXLAB_CASE(N)                                                                                        \
     case N:                                                                                                   \

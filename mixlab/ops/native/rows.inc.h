@@ -6,12 +6,13 @@ INLINE ptrdiff_t row_offset(const Problem& p, const Task& t, const View& v, cons
            (t.ry + y * p.dilation[1]) * v.s[4] + s.rx * v.s[5];
 }
 
-// Lines of single positions, far apart, which hardware does not foresee.
+// Lines of a row's single positions, far apart, which hardware does not foresee: asked for at once, just before they are
+// turned, they are waited for together. Asked for rows ahead they cost a fifth more of the whole call.
 template <class T>
 INLINE void fetch(const T* p, int64_t n, bool write) {
     constexpr int line = 64 / int(sizeof(T));
-    if (write) for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 1, 2);
-    else for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 0, 2);
+    if (write) for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 1, 3);
+    else for (int64_t x = 0; x < n; x += line) __builtin_prefetch(p + x, 0, 3);
 }
 
 // The lines of a run that will be written. A store to memory reads its line first, and waits for it at last: asked for
@@ -141,7 +142,7 @@ static void read_rows(const Problem& p, const Task& t, const View& v, int axis, 
         for (int r = 0; r < rows; r++) {
             const T* from = src + r * sy;
             if (sc == 1)
-                for (int64_t x = 0; x < s.length; x++) fetch(from + kRows * sy + x * sx, channels, false);
+                for (int64_t x = 0; x < s.length; x++) fetch(from + x * sx, channels, false);
             transpose<T>(from, sc, sx, dst[r] + s.column, dc, 1, channels, s.length, f);
         }
     }
@@ -169,7 +170,7 @@ static bool write_rows(const Problem& p, const Task& t, const View& v, int axis,
         for (int r = 0; r < rows; r++) {
             T* to = dst + r * dy;
             if (dc == 1)
-                for (int64_t x = 0; x < s.length; x++) fetch(to + kRows * dy + x * dx, channels, true);
+                for (int64_t x = 0; x < s.length; x++) fetch(to + x * dx, channels, true);
             sum += transpose<T>(src[r] + s.column, sc, 1, to, dc, dx, channels, s.length, f);
         }
     }

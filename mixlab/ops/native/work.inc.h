@@ -30,8 +30,9 @@ INLINE int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Rows that are copied at a time, so that runs in memory are long: at most this many, and no more than fit the bytes.
-constexpr int64_t kChunk = 8, kChunkBytes = 160 << 10;
+// Rows that are copied at a time, so that runs in memory are long, but what is copied stays near: at most this many, and
+// no more than fit the bytes.
+constexpr int64_t kChunk = kRows > 4 ? kRows : 8, kChunkBytes = 160 << 10;
 
 struct Range {
     int64_t lo, hi;
@@ -58,6 +59,7 @@ struct Work {
     T *S, *DP, *dbias;
     T *EK, *EV, *EB, *DEK, *DEV, *DEB, *W, *DW;
     int *lo, *hi, *klo, *khi, *shift;
+    char* clear;  // vectors of columns without a masked key
     char* fresh;  // slots of DK and DV that hold nothing yet
     KeyRow* rows;
     Source<T>* list;
@@ -90,8 +92,9 @@ struct Work {
         const int64_t tile_rows = chunk * row + 2 * lead;
         const int64_t each = p.shared ? 1 : kRows;  // copies of the extra keys
         tile = E * d * estride;
-        const auto ring = [&](bool wanted) { return wanted ? a.take<T>(slots * row + 2 * lead) + lead : nullptr; };
-        K = ring(!aggregate), V = ring(true), DK = ring(back && !aggregate), DV = ring(back);
+        const auto ring = [&](bool wanted, int64_t by) { return wanted ? a.take<T>(slots * row + 2 * lead + by) + lead + by : nullptr; };
+        const int64_t by = t.reach % L;  // a block's first load of keys is a whole line, so that all its loads touch two
+        K = ring(!aggregate, by), V = ring(true, by), DK = ring(back && !aggregate, 0), DV = ring(back, 0);
         Q = a.take<T>(aggregate ? 0 : tile_rows) + lead;
         DO = a.take<T>(back ? tile_rows : 0) + lead;
         O = a.take<T>(tile_rows) + lead;
@@ -111,7 +114,7 @@ struct Work {
         DW = a.take<T>(aggregate && back ? kRows * offsets * stride : 0);
         lo = a.take<int>(t.vectors), hi = a.take<int>(t.vectors);
         klo = a.take<int>(t.vectors), khi = a.take<int>(t.vectors), shift = a.take<int>(stride);
-        fresh = a.take<char>(back ? slots : 0);
+        clear = a.take<char>(t.vectors), fresh = a.take<char>(back ? slots : 0);
         rows = a.take<KeyRow>(keyrows), list = a.take<Source<T>>(most(keyrows, kRows));
         bytes = a.used + 64;
     }
@@ -125,7 +128,7 @@ struct Work {
     // Zeros between channels, and before and after all rows: what is beside a row counts nothing, and is a number.
     void clear_pads(const Task& t, T* rows_of, int64_t n) {
         constexpr int L = kLanes<T>;
-        __builtin_memset(rows_of - lead, 0, lead * sizeof(T));
+        __builtin_memset(rows_of - t.reach, 0, t.reach * sizeof(T));
         for (int64_t i = 0; i < n * d; i++) {  // a pad is at least a vector wide
             T* row = rows_of + i * stride;
             for (int64_t x = t.columns; x < stride - L; x += L) store(row + x, Vec<T>{});
@@ -183,6 +186,11 @@ struct Work {
                     if (j > khi[key]) khi[key] = j;
                 }
             }
+        }
+        for (int64_t b = 0; b < t.vectors; b++) {
+            clear[b] = 1;
+            for (int64_t j = backward ? 0 : lo[b]; j <= (backward ? nx - 1 : hi[b]); j++)
+                for (int64_t l = 0; l < L; l++) clear[b] &= mask[j * stride + b * L + l] == 0;
         }
         if (!backward) return;
         for (int64_t b = 0; b < t.vectors; b++) lo[b] = 0, hi[b] = int(nx) - 1;  // so that every entry is written
