@@ -6,13 +6,14 @@ channels-last maps need no copy. Results do not depend on the number of threads,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from mixlab.ops.local_attention_problem import Problem, wide
+from mixlab.ops.local_attention_problem import Problem, wants_gradient, wide
 from mixlab.ops.native.library import (
     ABSENT,
     MAX_HEAD_DIM,
@@ -24,6 +25,7 @@ from mixlab.ops.native.library import (
     map_view,
     pack_problem,
     row_view,
+    watched,
 )
 from mixlab.ops.neighbours import Window
 
@@ -73,6 +75,7 @@ def _refused(t: Tensor) -> str | None:
 
 
 FOUND = unavailable() is None
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # of q, k, v, ...
 
 
 def run(p: Problem) -> tuple[Tensor, Tensor]:
@@ -85,11 +88,17 @@ def run(p: Problem) -> tuple[Tensor, Tensor]:
     extra_bias = p.extra_bias
     if p.extra_k is not None and extra_bias is not None:
         extra_bias = extra_bias.expand(p.q.shape[0], p.q.shape[1], *p.size, p.extra_k.shape[-2])
-    out, lse = _attend(
+    arguments = (
         p.q, p.k, p.v, list(w.kernel), list(w.dilation), w.border == "shift", float(p.scale), p.softcap or 0.0, bias,
         p.extra_k, p.extra_v, extra_bias,
     )  # fmt: skip
-    return out.to(half), lse
+    if not _unwatched(p.q, p.k, p.v, bias, p.extra_k, p.extra_v, extra_bias):
+        out, lse = _attend(*arguments)
+    elif wants_gradient(p):
+        out, lse = _Attend.apply(*arguments)
+    else:
+        out, lse = _forward(*arguments)
+    return out if out.dtype is half else out.to(half), lse
 
 
 def aggregate(weights: Tensor, v: Tensor, window: Window) -> Tensor:
@@ -108,11 +117,25 @@ def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], bor
     return library.mixlab_scratch_bytes(problem, int(backward))
 
 
+def _unwatched(q: Tensor, *others: Tensor | None) -> bool:
+    """Nobody but autograd looks: the kernel may be called without an operator of PyTorch's around it.
+
+    The operator's way through the dispatcher and its wrappers is Python that the kernel has just swept out of the
+    caches: 5 % of a call at 56 x 56.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(q) in (Tensor, torch.nn.Parameter)
+        and not watched()
+        and not q.is_neg()
+        and not any(t is not None and t.is_neg() for t in others)
+    )
+
+
 # The operators.
 
 
-@torch.library.custom_op("mixlab::local_attention", mutates_args=(), device_types="cpu")
-def _attend(
+def _forward(
     q: Tensor, k: Tensor, v: Tensor, kernel: list[int], dilation: list[int], shift: bool, scale: float,
     softcap: float, bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None, extra_bias: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
@@ -122,9 +145,33 @@ def _attend(
     return out, lse
 
 
+_attend = torch.library.custom_op("mixlab::local_attention", _forward, mutates_args=(), device_types="cpu")
+
+
 @_attend.register_fake
 def _(q: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return like(q), q.new_empty(q.shape[:2] + q.shape[3:])
+
+
+def _backward(
+    dout: Tensor, dlse: Tensor | None, lse: Tensor, q: Tensor, k: Tensor, v: Tensor, kernel: list[int],
+    dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
+    extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
+) -> Gradients:  # fmt: skip
+    grads = _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
+    dq, dk, dv, dbias, dek, dev, deb = grads
+    views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias)
+    views |= {"dout": map_view(dout), "lse": row_view(lse), "dq": map_view(dq), "dk": map_view(dk), "dv": map_view(dv)}
+    if dlse is not None:
+        views["dlse"] = row_view(dlse)
+    if dbias is not None:
+        views["dbias"] = (dbias.data_ptr(), *ABSENT[1:])
+    if dek is not None and dev is not None:
+        views |= {"dek": extra_view(dek), "dev": extra_view(dev)}
+    if deb is not None:
+        views["deb"] = row_view(deb[..., 0], deb.stride(-1))
+    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views, softcap))
+    return grads
 
 
 @torch.library.custom_op("mixlab::local_attention_backward", mutates_args=(), device_types="cpu")
@@ -133,20 +180,10 @@ def _attend_backward(
     dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
     extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    grads = _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
-    dq, dk, dv, dbias, dek, dev, deb = grads
-    views = _inputs(q, k, v, bias, extra_k, extra_v, extra_bias)
-    views |= {"dout": map_view(dout), "lse": row_view(lse), "dq": map_view(dq), "dk": map_view(dk), "dv": map_view(dv)}
-    if dlse is not None:
-        views["dlse"] = row_view(dlse)
-    if want_bias:
-        views["dbias"] = (dbias.data_ptr(), *ABSENT[1:])
-    if extra_k is not None:
-        views |= {"dek": extra_view(dek), "dev": extra_view(dev)}
-    if want_extra_bias:
-        views["deb"] = row_view(deb[..., 0], deb.stride(-1))
-    call("mixlab_backward", pack_problem(q, kernel, dilation, shift, scale, extra_k, views, softcap))
-    return grads
+    return _filled(q, _backward(
+        dout, dlse, lse, q, k, v, kernel, dilation, shift, scale, softcap, bias, extra_k, extra_v, extra_bias,
+        want_bias, want_extra_bias,
+    ))  # fmt: skip
 
 
 @_attend_backward.register_fake
@@ -155,7 +192,7 @@ def _(
     dilation: list[int], shift: bool, scale: float, softcap: float, bias: Tensor | None, extra_k: Tensor | None,
     extra_v: Tensor | None, extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    return _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias)
+    return _filled(q, _gradients(q, k, v, bias, extra_k, extra_v, extra_bias, want_bias, want_extra_bias))
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -164,20 +201,39 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+def _differentiate(
+    ctx: Any, dout: Tensor | None, dlse: Tensor | None, backward: Callable[..., Any] = _attend_backward
+) -> tuple[Any, ...]:
     lse, q, k, v, bias, extra_k, extra_v, extra_bias = ctx.saved_tensors
     if dout is None:
         dout = torch.zeros_like(q)
     wants = (bias is not None and ctx.needs_input_grad[8], extra_bias is not None and ctx.needs_input_grad[11])
-    dq, dk, dv, dbias, dek, dev, deb = _attend_backward(
+    dq, dk, dv, dbias, dek, dev, deb = backward(
         dout, dlse, lse, q, k, v, ctx.kernel, ctx.dilation, ctx.shift, ctx.scale, ctx.softcap, bias, extra_k, extra_v,
         extra_bias, *wants,
     )  # fmt: skip
-    extra = (None, None) if extra_k is None else (dek, dev)
-    return dq, dk, dv, None, None, None, None, None, dbias if wants[0] else None, *extra, deb if wants[1] else None
+    dbias, deb = (g if wanted else None for g, wanted in zip((dbias, deb), wants, strict=True))
+    dek, dev = (None, None) if extra_k is None else (dek, dev)
+    return dq, dk, dv, None, None, None, None, None, dbias, dek, dev, deb
 
 
 _attend.register_autograd(_differentiate, setup_context=_save)
+
+
+class _Attend(torch.autograd.Function):
+    """The same without the operators."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        output = _forward(*arguments)
+        _save(ctx, arguments, output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
+        dout, dlse = (None if g is None else g.resolve_neg() for g in (dout, dlse))
+        return _differentiate(ctx, dout, dlse, _backward)
 
 
 @torch.library.custom_op("mixlab::local_aggregate", mutates_args=(), device_types="cpu")
@@ -227,15 +283,20 @@ _aggregate.register_autograd(_differentiate_aggregate, setup_context=_save_aggre
 def _gradients(
     q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, extra_k: Tensor | None, extra_v: Tensor | None,
     extra_bias: Tensor | None, want_bias: bool, want_extra_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Room for the gradients; nothing where there is none to compute (an operator returns tensors only)."""
-    nothing = [q.new_empty(0) for _ in range(4)]
+) -> Gradients:  # fmt: skip
+    """Room for the gradients; None where there is none to compute."""
     dbias = torch.empty_like(bias, memory_format=torch.contiguous_format) if want_bias and bias is not None else None
     dek = None if extra_k is None else torch.empty_like(extra_k, memory_format=torch.contiguous_format)
     dev = None if extra_v is None else torch.empty_like(extra_v, memory_format=torch.contiguous_format)
     deb = None if extra_bias is None or not want_extra_bias else q.new_empty(extra_bias.shape)
-    optional = [n if t is None else t for n, t in zip(nothing, (dbias, dek, dev, deb), strict=True)]
-    return like(q), like(k), like(v), optional[0], optional[1], optional[2], optional[3]
+    return like(q), like(k), like(v), dbias, dek, dev, deb
+
+
+def _filled(q: Tensor, grads: Gradients) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Empty tensors for what is None: an operator returns tensors only."""
+    dq, dk, dv, *others = grads
+    dbias, dek, dev, deb = (q.new_empty(0) if t is None else t for t in others)
+    return dq, dk, dv, dbias, dek, dev, deb
 
 
 def _inputs(

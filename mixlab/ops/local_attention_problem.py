@@ -65,6 +65,18 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def check_window(spatial_dims: int, kernel_size: PerAxis, dilation: PerAxis, border: str, where: str) -> Window:
     """A window from what the user gave, else a UserError."""
+    if not (type(kernel_size) is type(dilation) is int) or torch.compiler.is_compiling():
+        return _check_window(spatial_dims, kernel_size, dilation, border, where)
+    key = spatial_dims, kernel_size, dilation, border
+    if key not in _WINDOWS:  # found sound before: looking again is Python that costs more than the kernel on small maps
+        _WINDOWS[key] = _check_window(spatial_dims, kernel_size, dilation, border, where)
+    return _WINDOWS[key]
+
+
+_WINDOWS: dict[tuple[int, PerAxis, PerAxis, str], Window] = {}
+
+
+def _check_window(spatial_dims: int, kernel_size: PerAxis, dilation: PerAxis, border: str, where: str) -> Window:
     axes = check_spatial_dims(spatial_dims, where)
     if border not in BORDERS:
         raise expected(f"{where} border", f"one of {', '.join(BORDERS)}", border)
@@ -102,7 +114,10 @@ def make_problem(
     if bias is not None and tuple(bias.shape) != (q.shape[1], *window.bias_shape()):
         want = f"shape {(q.shape[1], *window.bias_shape())} for border={border!r}"
         raise expected(f"{WHERE} bias", want, Quoted(str(tuple(bias.shape))))
-    dtype = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
+    dtype = q.dtype
+    if not (dtype is k.dtype is v.dtype):
+        dtype = torch.promote_types(torch.promote_types(dtype, k.dtype), v.dtype)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     if not dtype.is_floating_point:
         raise expected(WHERE, "floating-point q, k and v", dtype)
     extra_k, extra_v = (None, None) if extra_kv is None else extra_kv
@@ -116,7 +131,6 @@ def make_problem(
         if extra_bias is not None:
             extra_bias = extra_bias[(None,) * (q.ndim - extra_bias.ndim)]  # (B, heads, *spatial, E) has as many axes
     scale = q.shape[2] ** -0.5 if scale is None else scale
-    q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     return Problem(q, k, v, window, bias, scale, softcap, extra_k, extra_v, extra_bias, needs_lse)
 
 

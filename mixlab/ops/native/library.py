@@ -8,6 +8,7 @@ import math
 import os
 import struct
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -59,8 +60,18 @@ def pack_problem(
         DTYPES[q.dtype], batch, heads, d, *unit, *size, *unit, *kernel, *unit, *dilation, int(shift), extra, shared,
         torch.get_num_threads(), POISON[0],
     )  # fmt: skip
-    addresses = [word for name in VIEWS for word in views.get(name, ABSENT)]
+    addresses = chain.from_iterable([views.get(name, ABSENT) for name in VIEWS])
     return PROBLEM.pack(*words, scale, softcap, *addresses)
+
+
+def watched() -> bool:
+    """A function transform, a dual number, a dispatch mode or a trace wants to see tensor operations."""
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def call(function: str, problem: bytes) -> None:

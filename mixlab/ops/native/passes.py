@@ -39,7 +39,8 @@ def takes(x: Tensor, *vectors: Tensor | None) -> bool:
         and type(x) in (Tensor, torch.nn.Parameter)
         and x.is_cpu
         and x.numel() > 0
-        and not _watched()
+        and not torch.is_autocast_enabled("cpu")
+        and not library.watched()
         and innermost(x)
         and not x.is_neg()
     )
@@ -55,17 +56,6 @@ def innermost(x: Tensor) -> bool:
 def brought_innermost(x: Tensor) -> Tensor:
     """The same map with its channels innermost."""
     return x if innermost(x) else x.movedim(1, -1).contiguous().movedim(-1, 1)
-
-
-def _watched() -> bool:
-    """Autocast, a function transform, a dual number or a dispatch mode wants to see tensor operations."""
-    return (
-        torch.is_autocast_enabled("cpu")
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
-    )
 
 
 def run(
