@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,8 +14,7 @@ from mixlab.ops.windows import PerAxis, check_spatial_dims, odd_kernel, per_axis
 WHERE = "local_attention"
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(NamedTuple):
     """What to compute.
 
     ``q, k, v`` are ``(B, heads, d, *spatial)``; ``bias`` is ``(heads, *window.bias_shape())``; ``extra_k, extra_v`` are
@@ -49,13 +48,17 @@ class Problem:
         """All tensors in another type."""
         names = ("q", "k", "v", "bias", "extra_k", "extra_v", "extra_bias")
         tensors = {n: t.to(dtype) for n in names if isinstance(t := getattr(self, n), Tensor) and t.dtype != dtype}
-        return replace(self, **tensors) if tensors else self  # type: ignore[arg-type]
+        return self._replace(**tensors) if tensors else self  # type: ignore[arg-type]
 
 
 def wants_gradient(p: Problem) -> bool:
     """Some tensor's gradient will be computed."""
-    tensors = (p.q, p.k, p.v, p.bias, p.extra_k, p.extra_v, p.extra_bias)
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not torch.is_grad_enabled():
+        return False
+    others = (p.bias, p.extra_k, p.extra_v, p.extra_bias)
+    if p.q.requires_grad or p.k.requires_grad or p.v.requires_grad:
+        return True
+    return any(t is not None and t.requires_grad for t in others)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

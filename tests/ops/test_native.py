@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mixlab.errors import UserError
 from mixlab.mixers.local_attention import LocalAttention
@@ -48,7 +49,7 @@ def problem(seed: int, dtype: torch.dtype) -> dict[str, Any]:
     most = {1: 70, 2: 21, 3: 8}[axes]
     size = [dice.randint(1, most) for _ in range(axes)]
     kernel = [dice.choice([1, 3, 5, 7, 9]) for _ in range(axes)]
-    border, heads, d = dice.choice(["clip", "clip", "shift"]), dice.randint(1, 3), dice.choice([1, 5, 8, 16, 24])
+    border, heads, d = dice.choice(["clip", "clip", "shift"]), dice.randint(1, 3), dice.choice([1, 5, 8, 16, 24, 32])
     batch = dice.randint(1, 6)
     if dice.random() < 0.5:
         q, k, v = (tensor(batch, heads, d, *size) for _ in range(3))
@@ -212,6 +213,48 @@ def test_refusals() -> None:
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     bias = q.new_ones(q.shape[1], 3, 3)
     return local_attention(q, k, v, 3, bias=bias, scale=0.3, backend="native")
+
+
+class _Seen(TorchDispatchMode):
+    """Names of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_who_watches_sees_operators() -> None:
+    """Plain eager calls go past the dispatcher; a mode, which counts FLOPs perhaps, has what it had."""
+    q, k, v = (torch.randn(2, 2, 4, 5, 6, requires_grad=True) for _ in range(3))
+    want = attend(q, k, v)
+    (gradient,) = torch.autograd.grad(want.sum(), [q])
+    with _Seen() as seen:
+        got = attend(q, k, v)
+        (again,) = torch.autograd.grad(got.sum(), [q])
+    assert {"mixlab.local_attention.default", "mixlab.local_attention_backward.default"} <= set(seen.names)
+    assert torch.equal(got, want)
+    assert torch.equal(again, gradient)
+
+
+def test_negated_views() -> None:
+    """Tensors whose values lie negated in memory."""
+    parts = torch.randn(3, 2, 2, 4, 5, 6), torch.randn(3, 2, 2, 4, 5, 6)
+    q, k, v = torch.complex(*parts).conj().imag
+    assert q.is_neg()
+    assert torch.equal(attend(q, k, v), attend(q.clone(), k.clone(), v.clone()))
+
+
+def test_no_second_derivative() -> None:
+    q, k, v = (torch.randn(1, 1, 4, 5, 6, requires_grad=True) for _ in range(3))
+    (gradient,) = torch.autograd.grad(attend(q, k, v).square().sum(), [q], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck looks at tensors that are not leaves

@@ -15,7 +15,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
+THREADS = "-pthread" if sys.platform == "darwin" else "-fopenmp"  # as native/CMakeLists.txt
+FLAGS = ["-std=c++17", "-O3", "-fPIC", THREADS, "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
          "-ffp-contract=fast", "-Wall", "-Wno-psabi"]  # fmt: skip
 X86 = {
     "avx2": ["-mavx2", "-mfma"],

@@ -1,12 +1,12 @@
 // The library's C interface: chooses an instruction set, runs tasks on threads, adds up their partial gradients.
-#include <omp.h>
-
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 #include "abi.h"
 #include "plan.h"
+#include "threads.h"
 
 #define MIXLAB_API extern "C" __attribute__((visibility("default")))
 
@@ -113,22 +113,18 @@ int run(const Problem& given, bool backward) {
     size_t bytes = 0;
     for (const Task& t : plan.tasks) bytes = std::max(bytes, kernels.scratch[type](&p, &t, backward));
     const TaskFn task = backward ? kernels.backward[type] : kernels.forward[type];
-    int failed = 0;
-    const int threads = int(std::max<int64_t>(1, std::min(p.threads, n)));
-#pragma omp parallel num_threads(threads) reduction(| : failed)
-    {
+    std::atomic<int64_t> next{0};
+    on_threads(int(std::min(p.threads, n)), [&](int, int) {
         void* memory = n ? scratch.need(bytes) : nullptr;
-        failed = n && !memory;
         const Task* before = nullptr;
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < n; i++) {
+        for (int64_t i; memory && (i = next++) < n;) {
             const Task& t = plan.tasks[i];
             const bool alike = before && same_shape(*before, t);
-            if (memory) before = run_task(p, t, task, plan.bias_part(), alike, memory) ? &t : nullptr;
+            before = run_task(p, t, task, plan.bias_part(), alike, memory) ? &t : nullptr;
         }
         scratch.trim();
-    }
-    if (failed) return 1;
+    });
+    if (next < n) return 1;  // no thread had memory; where one had, it did the work of all
     if (backward) type ? add_partials<double>(plan) : add_partials<float>(plan);
     return 0;
 }

@@ -1,7 +1,7 @@
 // Passes over maps: threads, and the sums over tasks. The instruction set is the one that dispatch.cpp chose.
 #include "passes.h"
 
-#include <omp.h>
+#include "threads.h"
 
 #include <algorithm>
 #include <cmath>
@@ -45,13 +45,10 @@ void each(const Pass& p, const Parts& parts, StepFn step) {
     const int threads = int(std::max<int64_t>(1, std::min({p.threads, n, work})));
     const int64_t bytes = scratch_bytes(p);
     std::vector<char> scratch(bytes * threads);
-    const auto run = [&](int me, int all) {
+    on_threads(threads, [&](int me, int all) {
         for (int64_t i = n * me / all; i < n * (me + 1) / all; i++)
             step(&p, &parts, i / parts.tasks, i % parts.tasks, scratch.data() + me * bytes);
-    };
-    if (threads == 1) return run(0, 1);
-#pragma omp parallel num_threads(threads)
-    run(omp_get_thread_num(), omp_get_num_threads());
+    });
 }
 
 // Means and inverse deviations from those of all tasks (Chan et al., 1979).
