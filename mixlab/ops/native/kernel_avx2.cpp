@@ -1,4 +1,4 @@
 #define MIXLAB_ISA avx2
 #define MIXLAB_VECTOR_BYTES 32
-#define MIXLAB_ROWS 2
+#define MIXLAB_ROWS 3
 #include "kernel.inc.cpp"

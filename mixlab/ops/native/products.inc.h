@@ -34,15 +34,20 @@ INLINE void scores_block(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptr
         for (int j = 0; j < NX; j++) store(out[r] + (j0 + j) * oj, acc[r][j]);
 }
 
-// Offsets a block for NR rows: accumulators, rows and one vector of keys stay in registers.
+// Offsets or channels a block for NR rows: their sums, the rows and one vector more stay in registers.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
 template <int NR>
-constexpr int kOffsets = kRows == 2 ? 4 : (31 - NR) / NR < 7 ? (31 - NR) / NR : 7;
-static_assert(kRows <= 6, "cases below");
+constexpr int kFit = (kRegisters - 1 - NR) / NR < 7 ? (kRegisters - 1 - NR) / NR : 7;
+static_assert(kRows <= 6 && kFit<kRows> >= 1 && kFit<kRows> <= 6, "cases below");
 
 template <class T, int NR, int D, bool MASK>
 INLINE void scores_rows(const T* k, ptrdiff_t kc, const T* q, ptrdiff_t qr, ptrdiff_t qc, int d, const T* mask,
                         ptrdiff_t mj, const T* const* bias, T* const* out, ptrdiff_t oj, int nx) {
-    constexpr int most = kOffsets<NR>;
+    constexpr int most = kFit<NR>;
     const int blocks = (nx + most - 1) / most;
     for (int b = 0, j = 0; b < blocks; b++) {
         const int n = (nx - j + blocks - b - 1) / (blocks - b);  // even parts: 7 is 4 + 3
@@ -131,7 +136,7 @@ static void weighted_block(const Source<T>* list, int sources, int nx, ptrdiff_t
 template <class T, bool ADD>
 static void weighted(const Source<T>* list, int sources, int nx, ptrdiff_t pj, ptrdiff_t vj, ptrdiff_t vc, int d,
                      T* const* out, ptrdiff_t oc, int rows, const Vec<T>* factor = nullptr) {
-    constexpr int most = kRows == 2 ? 4 : 24 / kRows;  // accumulators for all rows stay in registers
+    constexpr int most = kFit<kRows>;
     const int blocks = (d + most - 1) / most;
     for (int b = 0, c = 0; b < blocks; b++) {
         const int n = (d - c + blocks - b - 1) / (blocks - b);  // even parts
