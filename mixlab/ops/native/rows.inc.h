@@ -7,7 +7,7 @@ INLINE ptrdiff_t row_offset(const Problem& p, const Task& t, const View& v, cons
 }
 
 // Lines of a row's single positions, far apart, which hardware does not foresee: asked for at once, just before they are
-// turned, they are waited for together. Asked for rows ahead they cost a fifth more of the whole call.
+// turned, they are waited for together. Asking rows ahead is slower than not at all.
 template <class T>
 INLINE void fetch(const T* p, int64_t n, bool write) {
     constexpr int line = 64 / int(sizeof(T));
