@@ -56,7 +56,6 @@ using ScratchFn = size_t (*)(const Problem*, const Task*, int backward);
 struct Kernels {
     const char* name;
     int vector_bytes;
-    int rows;
     TaskFn forward[2], backward[2];
     ScratchFn scratch[2];
 };

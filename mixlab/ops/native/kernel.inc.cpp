@@ -2,7 +2,7 @@
 //
 // How it works. A task is one head of a few images whose rows stand side by side as one virtual row of columns, which
 // fills the vectors (two rows of 56 columns are 7 vectors of 16). Rows of keys and values are copied once into a ring
-// of padded rows, whatever the tensors' strides are; queries are taken four rows at a time and a vector of columns at
+// of padded rows, whatever the tensors' strides are; queries are taken a few rows (kRows) and a vector of columns at
 // a time. Scores start from a mask a (dx, column) plus a bias an offset, so borders, images' seams and biases cost
 // one addition a score. Lanes that are masked have weight exactly 0.
 //
@@ -37,7 +37,7 @@ size_t scratch_bytes(const Problem* p, const Task* t, int backward) {
 #define MIXLAB_STRING(a) MIXLAB_STRING2(a)
 extern const Kernels MIXLAB_JOIN(kernels_, MIXLAB_ISA);
 const Kernels MIXLAB_JOIN(kernels_, MIXLAB_ISA) = {
-    MIXLAB_STRING(MIXLAB_ISA), MIXLAB_VECTOR_BYTES, kRows, {forward_task<float>, forward_task<double>},
+    MIXLAB_STRING(MIXLAB_ISA), MIXLAB_VECTOR_BYTES, {forward_task<float>, forward_task<double>},
     {backward_task<float>, backward_task<double>}, {scratch_bytes<float>, scratch_bytes<double>},
 };
 }  // namespace mixlab
