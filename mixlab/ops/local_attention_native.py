@@ -117,19 +117,25 @@ def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], bor
     return library.mixlab_scratch_bytes(problem, int(backward))
 
 
-def _unwatched(q: Tensor, *others: Tensor | None) -> bool:
+def _unwatched(*tensors: Tensor | None) -> bool:
     """Nobody but autograd looks: the kernel may be called without an operator of PyTorch's around it.
 
     The operator's way through the dispatcher and its wrappers is Python that the kernel has just swept out of the
     caches.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and type(q) in (Tensor, torch.nn.Parameter)
-        and not watched()
-        and not q.is_neg()
-        and not any(t is not None and t.is_neg() for t in others)
-    )
+    if torch.compiler.is_compiling() or watched():
+        return False
+    return all(t is None or _plain(t) for t in tensors)
+
+
+def _plain(t: Tensor) -> bool:
+    """Its values lie where its address says."""
+    if type(t) not in (Tensor, torch.nn.Parameter) or not t.is_cpu or t.is_neg():
+        return False
+    try:
+        return t.data_ptr() != 0
+    except RuntimeError:  # batched by a transform
+        return False
 
 
 # The operators.
@@ -232,8 +238,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
-        dout, dlse = (None if g is None else g.resolve_neg() for g in (dout, dlse))
-        return _differentiate(ctx, dout, dlse, _backward)
+        return _differentiate(ctx, dout, dlse, _backward if _unwatched(dout, dlse) else _attend_backward)
 
 
 @torch.library.custom_op("mixlab::local_aggregate", mutates_args=(), device_types="cpu")

@@ -68,7 +68,8 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 def check_window(spatial_dims: int, kernel_size: PerAxis, dilation: PerAxis, border: str, where: str) -> Window:
     """A window from what the user gave, else a UserError."""
-    if not (type(kernel_size) is type(dilation) is int) or torch.compiler.is_compiling():
+    plain = type(kernel_size) is type(dilation) is int and type(border) is str
+    if not plain or torch.compiler.is_compiling():
         return _check_window(spatial_dims, kernel_size, dilation, border, where)
     key = spatial_dims, kernel_size, dilation, border
     if key not in _WINDOWS:  # found sound before: looking again is Python that costs more than the kernel on small maps

@@ -242,6 +242,20 @@ def test_who_watches_sees_operators() -> None:
     assert torch.equal(again, gradient)
 
 
+def test_who_watches_the_gradient_only_sees_operators() -> None:
+    q, k, v = (torch.randn(2, 2, 4, 5, 6, requires_grad=True) for _ in range(3))
+    out, grads = attend(q, k, v), torch.randn(3, 2, 2, 4, 5, 6)
+    want = [torch.autograd.grad(out, [q], g, retain_graph=True)[0] for g in grads]
+    with _Seen() as seen:
+        (got,) = torch.autograd.grad(out, [q], grads[0], retain_graph=True)
+    assert "mixlab.local_attention_backward.default" in seen.names
+    assert torch.equal(got, want[0])
+    (batched,) = torch.autograd.grad(out, [q], grads, is_grads_batched=True, retain_graph=True)
+    assert torch.equal(batched, torch.stack(want))
+    (none,) = torch.autograd.grad(out, [q], torch._efficientzerotensor(out.shape))
+    assert not none.any()
+
+
 def test_negated_views() -> None:
     """Tensors whose values lie negated in memory."""
     parts = torch.randn(3, 2, 2, 4, 5, 6), torch.randn(3, 2, 2, 4, 5, 6)

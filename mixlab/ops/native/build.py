@@ -15,8 +15,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-THREADS = "-pthread" if sys.platform == "darwin" else "-fopenmp"  # as native/CMakeLists.txt
-FLAGS = ["-std=c++17", "-O3", "-fPIC", THREADS, "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
+FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math",
          "-ffp-contract=fast", "-Wall", "-Wno-psabi"]  # fmt: skip
 X86 = {
     "avx2": ["-mavx2", "-mfma"],
@@ -30,6 +29,16 @@ def library_name() -> str:
     return "libmixlab_native.dylib" if sys.platform == "darwin" else "libmixlab_native.so"
 
 
+def threads(cxx: str) -> str:
+    """The flag for OpenMP where the compiler has it, else for plain threads, as native/CMakeLists.txt chooses."""
+    tried = [cxx, "-fopenmp", "-x", "c++", "-fsyntax-only", "-"]
+    found = (
+        sys.platform != "darwin"
+        and not subprocess.run(tried, input=b"#include <omp.h>", capture_output=True, check=False).returncode
+    )
+    return "-fopenmp" if found else "-pthread"
+
+
 def build(folder: Path = HERE, *, sanitize: bool = False, compiler: str | None = None) -> Path:
     """Compile every instruction set of this machine's architecture and link them; returns the library."""
     cxx = compiler or os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or "c++"
@@ -37,7 +46,7 @@ def build(folder: Path = HERE, *, sanitize: bool = False, compiler: str | None =
     sources: dict[str, list[str]] = {"dispatch": [], "kernel_portable": [], "passes": [], "passes_portable": []}
     if x86:
         sources |= {f"{part}_{name}": extra for part in ("kernel", "passes") for name, extra in X86.items()}
-    flags = FLAGS + (["-DMIXLAB_X86"] if x86 else []) + (SANITIZE if sanitize else [])
+    flags = [*FLAGS, threads(cxx)] + (["-DMIXLAB_X86"] if x86 else []) + (SANITIZE if sanitize else [])
     target = folder / library_name()
     with tempfile.TemporaryDirectory() as temporary:
         objects = []

@@ -4,7 +4,6 @@
 #ifdef _OPENMP
 #include <omp.h>
 #else
-#include <system_error>
 #include <thread>
 #include <vector>
 #endif
@@ -24,7 +23,7 @@ void on_threads(int n, const Body& body) {
     int me = 1;
     try {
         for (; me < n; me++) others.emplace_back([&body, me, n] { body(me, n); });
-    } catch (const std::system_error&) {  // no more threads: their work is done here
+    } catch (...) {  // no more threads, or no memory for them: their work is done here
     }
     for (; me < n; me++) body(me, n);
     body(0, n);
