@@ -19,9 +19,8 @@ import torch
 from local_attention import HEADS, maps
 from torch import Tensor
 
-from mixlab.ops.local_attention_native import pack_problem
 from mixlab.ops.native.build import library_name
-from mixlab.ops.native.library import like, map_view, row_view
+from mixlab.ops.native.library import like, map_view, pack_problem, row_view
 
 
 def problems(q: Tensor, k: Tensor, v: Tensor, kernel: int) -> tuple[dict[str, bytes], tuple[Tensor, ...]]:

@@ -25,7 +25,7 @@ from mixlab.ops.native.library import (
     map_view,
     pack_problem,
     row_view,
-    watched,
+    unwatched,
 )
 from mixlab.ops.neighbours import Window
 
@@ -92,7 +92,7 @@ def run(p: Problem) -> tuple[Tensor, Tensor]:
         p.q, p.k, p.v, list(w.kernel), list(w.dilation), w.border == "shift", float(p.scale), p.softcap or 0.0, bias,
         p.extra_k, p.extra_v, extra_bias,
     )  # fmt: skip
-    if not _unwatched(p.q, p.k, p.v, bias, p.extra_k, p.extra_v, extra_bias):
+    if not unwatched(p.q, p.k, p.v, bias, p.extra_k, p.extra_v, extra_bias):
         out, lse = _attend(*arguments)
     elif wants_gradient(p):
         out, lse = _Attend.apply(*arguments)
@@ -115,27 +115,6 @@ def scratch_bytes(q: Tensor, kernel: Sequence[int], dilation: Sequence[int], bor
     assert library is not None, reason
     problem = pack_problem(q, kernel, dilation, border == "shift", 1.0, None, {})
     return library.mixlab_scratch_bytes(problem, int(backward))
-
-
-def _unwatched(*tensors: Tensor | None) -> bool:
-    """Nobody but autograd looks: the kernel may be called without an operator of PyTorch's around it.
-
-    The operator's way through the dispatcher and its wrappers is Python that the kernel has just swept out of the
-    caches.
-    """
-    if torch.compiler.is_compiling() or watched():
-        return False
-    return all(t is None or _plain(t) for t in tensors)
-
-
-def _plain(t: Tensor) -> bool:
-    """Its values lie where its address says."""
-    if type(t) not in (Tensor, torch.nn.Parameter) or not t.is_cpu or t.is_neg():
-        return False
-    try:
-        return t.data_ptr() != 0
-    except RuntimeError:  # batched by a transform
-        return False
 
 
 # The operators.
@@ -238,7 +217,7 @@ class _Attend(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dout: Tensor | None, dlse: Tensor | None) -> tuple[Any, ...]:
-        return _differentiate(ctx, dout, dlse, _backward if _unwatched(dout, dlse) else _attend_backward)
+        return _differentiate(ctx, dout, dlse, _backward if unwatched(dout, dlse) else _attend_backward)
 
 
 @torch.library.custom_op("mixlab::local_aggregate", mutates_args=(), device_types="cpu")

@@ -64,7 +64,18 @@ def pack_problem(
     return PROBLEM.pack(*words, scale, softcap, *addresses)
 
 
-def watched() -> bool:
+def unwatched(*tensors: Tensor | None) -> bool:
+    """Nobody but autograd looks, and every tensor's values lie on this machine where its address says.
+
+    Then the library may be called without an operator of PyTorch's around it, whose way through the dispatcher is
+    Python that a kernel has just swept out of the caches.
+    """
+    if torch.compiler.is_compiling() or _watched():
+        return False
+    return all(t is None or _plain(t) for t in tensors)
+
+
+def _watched() -> bool:
     """A function transform, a dual number, a dispatch mode or a trace wants to see tensor operations."""
     return (
         torch._C._functorch.peek_interpreter_stack() is not None
@@ -72,6 +83,15 @@ def watched() -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._get_tracing_state() is not None
     )
+
+
+def _plain(t: Tensor) -> bool:
+    if type(t) not in (Tensor, torch.nn.Parameter) or not t.is_cpu or t.is_neg():
+        return False
+    try:
+        return t.data_ptr() != 0  # empty tensors and those of zeros without memory have none
+    except RuntimeError:  # batched by a transform
+        return False
 
 
 def call(function: str, problem: bytes) -> None:

@@ -32,17 +32,12 @@ def takes(x: Tensor, *vectors: Tensor | None) -> bool:
     """The library computes this map ``(B, C, *spatial)`` here and now: CPU, channels innermost, nobody watching."""
     return (
         ENABLED[0]
-        and not torch.compiler.is_compiling()
+        and library.unwatched(x)
+        and not torch.is_autocast_enabled("cpu")
         and unavailable() is None
         and x.dtype in DTYPES
         and all(v is None or (v.dtype is x.dtype and v.is_contiguous()) for v in vectors)
-        and type(x) in (Tensor, torch.nn.Parameter)
-        and x.is_cpu
-        and x.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
-        and not library.watched()
         and innermost(x)
-        and not x.is_neg()
     )
 
 
